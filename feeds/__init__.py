@@ -1,0 +1,1 @@
+"""Inbound edge: venue frames to arrays. Imports mmjax, never exec."""

@@ -1,0 +1,23 @@
+"""Strict arithmetic for every test: no silent dtype or rank promotion."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax  # noqa: E402
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture
+def shared() -> Path:
+    """Folder of captured payloads and recordings; tests that need it skip where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip("captured payloads and recordings are not beside this clone")
+    return SHARED
