@@ -9,8 +9,8 @@ decimals (venue rule).  So three integer units cover everything:
 
 Suffixes used in code, config, metrics and logs:
 `_bps` 1e-4 of price, `_usd` dollars (float, risk only), `_s` seconds, `_ns` int64 nanoseconds (host only),
-`_per_s`, `_per_bps` rates, `_bps_rt_s` volatility in bps per root second, `_prob`, `_frac`, `_ratio`, `_mult` dimensionless,
-`_lev` leverage, `_count` events.
+`_per_s`, `_per_bps` rates, `_bps_rt_s` volatility in bps per root second, `_prob`, `_frac`, `_ratio`, `_mult`
+dimensionless, `_lev` leverage, `_count` events.
 """
 
 from mmjax.errors import MmjaxError
@@ -37,7 +37,7 @@ def parse_decimal(text: str, decimals: int) -> int:
 
 
 def format_decimal(count: int, decimals: int, keep_point: bool = False) -> str:
-    """Shortest decimal string of count * 10^-decimals; `keep_point` writes "5.0" for whole numbers, as venue answers do."""
+    """Shortest decimal string of count * 10^-decimals; `keep_point` writes "5.0", as venue answers do, for 5."""
     sign, digits = ("-", -count) if count < 0 else ("", count)
     if decimals <= 0:
         whole, fraction = str(digits * 10**-decimals), ""
