@@ -5,9 +5,11 @@ zeros or upper-case cloids in the request do not change the signer that is recov
 the action level and ignored inside orders (measured behaviour of the venue).
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+
+Uint = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]  # ids, times and nonces: unsigned, 64 bits on the wire
 
 
 class Limit(msgspec.Struct):
@@ -25,7 +27,7 @@ class OrderType(msgspec.Struct):
 class OrderWire(msgspec.Struct, omit_defaults=True):
     """One order: asset id, is-buy, price, size, reduce-only, type, client id."""
 
-    a: int
+    a: Uint
     b: bool
     p: str
     s: str
@@ -38,7 +40,7 @@ class Builder(msgspec.Struct):
     """Builder address and its fee in tenths of a basis point."""
 
     b: str
-    f: int
+    f: Uint
 
 
 class Action(msgspec.Struct, tag_field="type", forbid_unknown_fields=True, omit_defaults=True):
@@ -52,8 +54,8 @@ class PlaceOrders(Action, tag="order"):
 
 
 class CancelWire(msgspec.Struct):
-    a: int
-    o: int
+    a: Uint
+    o: Uint
 
 
 class Cancel(Action, tag="cancel"):
@@ -62,7 +64,7 @@ class Cancel(Action, tag="cancel"):
 
 
 class CancelByCloidWire(msgspec.Struct):
-    asset: int
+    asset: Uint
     cloid: str
 
 
@@ -72,13 +74,13 @@ class CancelByCloid(Action, tag="cancelByCloid"):
 
 
 class Modify(Action, tag="modify"):
-    oid: int | str
+    oid: Uint | str
     order: OrderWire
     a: bool | None = None
 
 
 class ModifyWire(msgspec.Struct):
-    oid: int | str
+    oid: Uint | str
     order: OrderWire
 
 
@@ -88,13 +90,13 @@ class BatchModify(Action, tag="batchModify"):
 
 
 class ScheduleCancel(Action, tag="scheduleCancel"):
-    time: int | None = None
+    time: Uint | None = None
 
 
 class UpdateLeverage(Action, tag="updateLeverage"):
-    asset: int
+    asset: Uint
     isCross: bool
-    leverage: int
+    leverage: Uint
 
 
 class Noop(Action, tag="noop"):
@@ -118,7 +120,7 @@ class SignedAction(msgspec.Struct, forbid_unknown_fields=True):
     """The /exchange envelope; `vaultAddress` is accepted as null only (no vaults on this venue yet)."""
 
     action: AnyAction
-    nonce: int
+    nonce: Uint
     signature: Signature
     vaultAddress: str | None = None
-    expiresAfter: int | None = None
+    expiresAfter: Uint | None = None

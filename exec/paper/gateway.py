@@ -1,0 +1,73 @@
+"""The door both REST and websocket posts pass through: IP weight, signer, exchange; information requests.
+
+Refusals by blame: `NotJson` and `Unprocessable` are the client's request, `RateLimited` its pace, `Internal` what the
+real venue answers with a server error.  Everything about business is a normal answer.
+"""
+
+from collections.abc import Callable
+
+from exec.paper.actions import BatchModify, Cancel, CancelByCloid, PlaceOrders, SignedAction
+from exec.paper.exchange import Exchange
+from exec.paper.info import Info
+from exec.paper.limits import Limits, Peer, exchange_weight
+from exec.paper.signature import SignatureError, recover
+from exec.paper.wire import refusal
+
+UNRECOVERABLE = "Unable to recover signer."
+
+
+class RateLimited(Exception):
+    """The address has used up its request weight of this minute: the venue answers 429."""
+
+
+class Gateway:
+    """Requests in, answers out, with the weight of each IP address accounted."""
+
+    def __init__(self, exchange: Exchange, limits: Limits = Limits()):  # noqa: B008 - frozen
+        self.exchange = exchange
+        self.limits = limits
+        self.info = Info(exchange)
+        self._peers: dict[str, Peer] = {}
+
+    def peer(self, ip: str, now_ns: int) -> Peer:
+        """What `ip` has in use."""
+        peer = self._peers.get(ip)
+        if peer is None:
+            peer = self._peers[ip] = Peer(self.limits, now_ns)
+        return peer
+
+    def ask(self, ip: str, request: object, now_ns: int) -> object:
+        """Answers an information request; raises RateLimited, Unprocessable or Internal."""
+        weight = self.peer(ip, now_ns).weight
+        asked = self.info.parse(request)
+        if not weight.take(asked.weight, now_ns):
+            raise RateLimited
+        answer = asked.answer(self.info, now_ns)
+        weight.charge(asked.items_weight(answer))
+        return answer
+
+    def act(self, ip: str, signed: SignedAction, now_ns: int, reply: Callable[[dict], None]) -> None:
+        """Hands a signed action to the exchange; `reply` is called now if refused, else when its block has executed."""
+        if not self.peer(ip, now_ns).weight.take(exchange_weight(item_count(signed)), now_ns):
+            raise RateLimited
+        try:
+            signer = recover(signed, self.exchange.is_known)
+        except SignatureError:
+            reply(refusal(UNRECOVERABLE))
+            return
+        if signed.vaultAddress is not None:
+            reply(refusal(f"Vault not registered: {signed.vaultAddress}"))
+            return
+        self.exchange.receive(signer, signed, now_ns, reply)
+
+
+def item_count(signed: SignedAction) -> int:
+    """Orders, cancels or modifies in an action; other actions count one."""
+    action = signed.action
+    if isinstance(action, PlaceOrders):
+        return len(action.orders)
+    if isinstance(action, Cancel | CancelByCloid):
+        return len(action.cancels)
+    if isinstance(action, BatchModify):
+        return len(action.modifies)
+    return 1

@@ -1,0 +1,328 @@
+"""The venue's texts: requests parsed into typed, canonical values; facts rendered as the venue writes them.
+
+Everything with a dimension is a decimal string on the wire, with at least one decimal ("83767.0"); times are unix
+milliseconds; side is "B" or "A".  One renderer serves REST answers, websocket posts and pushed frames alike.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from exec.paper.actions import (
+    BatchModify,
+    CancelByCloid,
+    Modify,
+    OrderWire,
+    PlaceOrders,
+    SignedAction,
+)
+from exec.paper.events import BUY, Fill, Funding, OrderView, Trade
+from exec.paper.listing import Listing
+from mmjax.units import format_decimal, format_usd, px_decimals
+
+SIDE = "BA"  # indexed by 0 = bid/buy, 1 = ask/sell
+NO_HASH = "0x" + "0" * 64  # this venue has no chain; the real one also sends zeros where it has no transaction
+CACHED_TEXTS = 8192  # decimal strings remembered per market and kind; prices and sizes repeat far more than they change
+BOOK_LEVELS = 20  # levels per side of a book on the wire
+WHOLE_BOOK = 1 << 30
+
+ADDRESS = re.compile(r"(?:0x)?[0-9a-fA-F]{40}")
+CLOID = re.compile(r"(?:0x)?[0-9a-fA-F]{32}")
+DECIMAL = re.compile(r"(\d{1,40})(?:\.(\d{0,8})0*)?", re.ASCII)
+CANONICAL_DECIMAL = re.compile(r"(?:0|[1-9]\d{0,39})(?:\.\d{0,7}[1-9])?", re.ASCII)
+CANONICAL_CLOID = re.compile(r"0x[0-9a-f]{32}")
+
+_decode_signed = msgspec.json.Decoder(SignedAction).decode
+_convert = msgspec.convert
+
+
+class NotJson(ValueError):
+    """The body is not JSON: the venue answers 400."""
+
+
+class Unprocessable(ValueError):
+    """The body is JSON but not a request the venue knows: it answers 422."""
+
+
+# --- requests -----------------------------------------------------------------------------------------------------
+
+
+def first_value(body: bytes) -> bytes:
+    """The first JSON value in `body`; whatever follows it is ignored, as the venue does.  Raises NotJson."""
+    try:
+        text = body.decode()
+        start = len(text) - len(text.lstrip())
+        return text[start : json.JSONDecoder().raw_decode(text, start)[1]].encode()
+    except (ValueError, RecursionError) as error:
+        raise NotJson(str(error)) from error
+
+
+def parse_json(body: bytes) -> object:
+    """`body` as plain objects; raises NotJson."""
+    try:
+        return msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return msgspec.json.decode(first_value(body))
+    except (ValueError, RecursionError) as error:
+        raise NotJson(str(error)) from error
+
+
+def parse_signed(body: bytes) -> SignedAction:
+    """The /exchange envelope in canonical form; raises NotJson or Unprocessable."""
+    try:
+        return canonical(_decode_signed(body))
+    except (ValueError, RecursionError):
+        pass
+    request = parse_json(body)
+    try:
+        return canonical(_convert(request, SignedAction))
+    except (ValueError, RecursionError) as error:
+        raise Unprocessable(str(error)) from error
+
+
+def canonical(signed: SignedAction) -> SignedAction:
+    """`signed` with the texts that enter its hash rewritten in the venue's form; raises ValueError."""
+    action = signed.action
+    if isinstance(action, PlaceOrders):
+        for order in action.orders:
+            _canonical_order(order)
+        if action.builder is not None:
+            action.builder.b = canonical_address(action.builder.b)
+    elif isinstance(action, BatchModify):
+        for item in action.modifies:
+            item.oid = _canonical_oid(item.oid)
+            _canonical_order(item.order)
+    elif isinstance(action, Modify):
+        action.oid = _canonical_oid(action.oid)
+        _canonical_order(action.order)
+    elif isinstance(action, CancelByCloid):
+        for item in action.cancels:
+            item.cloid = canonical_cloid(item.cloid)
+    if signed.vaultAddress is not None:
+        signed.vaultAddress = canonical_address(signed.vaultAddress)
+    return signed
+
+
+def _canonical_order(order: OrderWire) -> None:
+    order.p, order.s = canonical_decimal(order.p), canonical_decimal(order.s)
+    if order.c is not None:
+        order.c = canonical_cloid(order.c)
+
+
+def _canonical_oid(oid: int | str) -> int | str:
+    return oid if isinstance(oid, int) else canonical_cloid(oid)
+
+
+def canonical_decimal(text: str) -> str:
+    """Shortest form of an unsigned decimal with at most eight significant decimals; raises ValueError."""
+    if CANONICAL_DECIMAL.fullmatch(text):
+        return text
+    match = DECIMAL.fullmatch(text)
+    if match is None:
+        raise ValueError(f"decimal {text[:80]!r}: expected digits with at most one point and eight decimals")
+    whole, fraction = match[1].lstrip("0") or "0", (match[2] or "").rstrip("0")
+    return f"{whole}.{fraction}" if fraction else whole
+
+
+def canonical_cloid(text: str) -> str:
+    """Client id as 0x and 32 lower-case hex digits; raises ValueError."""
+    if CANONICAL_CLOID.fullmatch(text):
+        return text
+    if CLOID.fullmatch(text) is None:
+        raise ValueError(f"cloid {text[:80]!r}: expected 0x and 32 hex digits")
+    return "0x" + text.removeprefix("0x").lower()
+
+
+def canonical_address(text: str) -> str:
+    """Address in lower case with 0x; upper-case hex and a missing 0x are accepted, 0X is not; raises ValueError."""
+    if ADDRESS.fullmatch(text) is None:
+        raise ValueError(f"address {text[:80]!r}: expected 0x and 40 hex digits")
+    return "0x" + text.removeprefix("0x").lower()
+
+
+def refusal(text: str) -> dict:
+    """Answer to an action refused as a whole."""
+    return {"status": "err", "response": text}
+
+
+# --- facts --------------------------------------------------------------------------------------------------------
+
+Depth = Sequence[tuple[int, int, int]]  # (px, lots, order count), best first
+
+
+class Texts(dict):
+    """Decimal strings by integer count of 10^-decimals, made once and remembered up to a bound."""
+
+    __slots__ = ("decimals",)
+
+    def __init__(self, decimals: int):
+        super().__init__()
+        self.decimals = decimals
+
+    def __missing__(self, count: int) -> str:
+        if len(self) >= CACHED_TEXTS:
+            self.clear()
+        text = self[count] = format_decimal(count, self.decimals, keep_point=True)
+        return text
+
+
+class MarketText:
+    """How one market's numbers are written: `px[px]`, `lots[lots]` and `half_px[2 * px]` are decimal strings."""
+
+    __slots__ = ("asset", "coin", "half_px", "lots", "px", "sz_decimals")
+
+    def __init__(self, asset: int, listing: Listing):
+        self.asset, self.coin, self.sz_decimals = asset, listing.coin, listing.sz_decimals
+        self.px = Texts(px_decimals(listing.sz_decimals))
+        self.lots = Texts(listing.sz_decimals)
+        self.half_px = _HalfTexts(px_decimals(listing.sz_decimals) + 1)
+
+
+class _HalfTexts(Texts):
+    """Texts of numbers given twice: a mid price is half a unit at the finest."""
+
+    __slots__ = ()
+
+    def __missing__(self, twice: int) -> str:
+        if len(self) >= CACHED_TEXTS:
+            self.clear()
+        text = self[twice] = format_decimal(5 * twice, self.decimals, keep_point=True)
+        return text
+
+
+def levels(market: MarketText, depth: Depth) -> list[dict]:
+    """One side of a book."""
+    px, lots = market.px, market.lots
+    return [{"px": px[level_px], "sz": lots[level_lots], "n": count} for level_px, level_lots, count in depth]
+
+
+def book(market: MarketText, bids: Depth, asks: Depth, time_ms: int) -> dict:
+    """An l2Book snapshot."""
+    return {"coin": market.coin, "time": time_ms, "levels": [levels(market, bids), levels(market, asks)]}
+
+
+def coarse(depth: Iterable[tuple[int, int, int]], side: int, sig_figs: int, mantissa: int) -> list[tuple[int, int, int]]:
+    """`depth` gathered on the grid of `sig_figs` figures times `mantissa`, bids downwards and asks upwards; 20 levels."""
+    gathered: list[tuple[int, int, int]] = []
+    for px, lots, count in depth:
+        step = 10 ** max(0, len(str(px)) - sig_figs) * mantissa
+        grid_px = px // step * step if side == BUY else -(-px // step) * step
+        if gathered and gathered[-1][0] == grid_px:
+            _, lots_there, count_there = gathered[-1]
+            gathered[-1] = (grid_px, lots_there + lots, count_there + count)
+        elif len(gathered) == BOOK_LEVELS:
+            break
+        else:
+            gathered.append((grid_px, lots, count))
+    return gathered
+
+
+def bbo(market: MarketText, bids: Depth, asks: Depth, time_ms: int) -> dict:
+    """Best bid and best ask; an empty side is null."""
+    best = [levels(market, side[:1])[0] if side else None for side in (bids, asks)]
+    return {"coin": market.coin, "time": time_ms, "bbo": best}
+
+
+def trade(market: MarketText, print_: Trade) -> dict:
+    """A public print."""
+    return {
+        "coin": market.coin,
+        "side": SIDE[print_.side],
+        "px": market.px[print_.px],
+        "sz": market.lots[print_.lots],
+        "time": print_.time_ms,
+        "hash": NO_HASH,
+        "tid": print_.tid,
+        "users": [print_.buyer, print_.seller],
+    }
+
+
+def direction(start_lots: int, side: int, lots: int) -> str:
+    """What a fill did to the position: opened, closed or turned it."""
+    change = lots if side == BUY else -lots
+    end = start_lots + change
+    if start_lots * end < 0:
+        return "Long > Short" if start_lots > 0 else "Short > Long"
+    if abs(end) < abs(start_lots):
+        return "Close Long" if start_lots > 0 else "Close Short"
+    return "Open Long" if end > 0 else "Open Short"
+
+
+def fill(market: MarketText, own: Fill) -> dict:
+    """An account's own trade."""
+    answer = {
+        "coin": market.coin,
+        "px": market.px[own.px],
+        "sz": market.lots[own.lots],
+        "side": SIDE[own.side],
+        "time": own.time_ms,
+        "startPosition": market.lots[own.start_lots],
+        "dir": direction(own.start_lots, own.side, own.lots),
+        "closedPnl": format_usd(own.closed_pnl_uusd),
+        "hash": NO_HASH,
+        "oid": own.oid,
+        "crossed": own.crossed,
+        "fee": format_usd(own.fee_uusd),
+        "tid": own.tid,
+        "feeToken": "USDC",
+        "twapId": None,
+    }
+    if own.cloid is not None:
+        answer["cloid"] = own.cloid
+    return answer
+
+
+def order(market: MarketText, view: OrderView) -> dict:
+    """A resting order as openOrders and orderUpdates write it; cloid and reduceOnly appear only when set."""
+    answer = {
+        "coin": market.coin,
+        "side": SIDE[view.side],
+        "limitPx": market.px[view.limit_px],
+        "sz": market.lots[view.lots],
+        "oid": view.oid,
+        "timestamp": view.time_ms,
+        "origSz": market.lots[view.orig_lots],
+    }
+    if view.cloid is not None:
+        answer["cloid"] = view.cloid
+    if view.reduce_only:
+        answer["reduceOnly"] = True
+    return answer
+
+
+def frontend_order(market: MarketText, view: OrderView) -> dict:
+    """An order with everything the venue's own screen shows."""
+    return {
+        "coin": market.coin,
+        "side": SIDE[view.side],
+        "limitPx": market.px[view.limit_px],
+        "sz": market.lots[view.lots],
+        "oid": view.oid,
+        "timestamp": view.time_ms,
+        "triggerCondition": "N/A",
+        "isTrigger": False,
+        "triggerPx": "0.0",
+        "children": [],
+        "isPositionTpsl": False,
+        "reduceOnly": view.reduce_only,
+        "orderType": "Market" if view.tif == "FrontendMarket" else "Limit",
+        "origSz": market.lots[view.orig_lots],
+        "tif": view.tif,
+        "cloid": view.cloid,
+    }
+
+
+def funding(market: MarketText, payment: Funding) -> dict:
+    """An hourly payment: usdc is what the account received, szi its position."""
+    return {
+        "time": payment.time_ms,
+        "coin": market.coin,
+        "usdc": format_usd(payment.uusd),
+        "szi": market.lots[payment.lots],
+        "fundingRate": payment.rate,
+        "nSamples": None,
+    }
