@@ -18,11 +18,11 @@ A subscription is in one of four states:
   refused                       live        live                   refused                           wanted
 
 Channels that push at a cadence whether or not anything changed (book snapshots, asset contexts, mids) are watched,
-since a subscription can stop silently on a healthy socket.  The patience is learned from the gaps seen, so a venue that slows
-a channel tenfold is not mistaken for a dead one for long.  One silent subscription is renewed, with doubling patience,
-and reported: a halted market must not cost the others their connection.  When most of the watched are silent, or no
-frame at all came for DEAD_S, or nothing was ever confirmed, the connection is given up.  Our own sending never counts
-as a sign of life.
+since a subscription can stop silently on a healthy socket.  The patience is learned from the gaps seen, so a venue that
+slows a channel tenfold is not mistaken for a dead one for long.  One silent subscription is renewed, with doubling
+patience, and reported: a halted market must not cost the others their connection.  When most of the watched stay silent
+after a second renewal, or no frame at all came for DEAD_S, or nothing was ever confirmed, the connection is given up.
+Our own sending never counts as a sign of life.
 """
 
 from collections import Counter, deque
@@ -47,6 +47,7 @@ ASKS = 3
 PATIENCE_FLOOR_S, PATIENCE_CEILING_S = 3.0, 60.0
 PATIENCE_GAPS = 5.0  # silent for this many usual gaps
 GAP_WEIGHT = 0.2  # of the newest gap in the learned one
+LONGEST_GAP_S = 12.0  # a longer one was an outage, which teaches little about the cadence
 FIRST_GAP_S = 5.0  # slowest cadence seen of the venue so far; what a channel is credited with before any gap is seen
 
 WATCHED = {"l2Book": events.L2Book, "activeAssetCtx": events.ActiveAssetCtx, "allMids": events.AllMids}
@@ -82,7 +83,7 @@ def key(subscription: dict[str, Any]) -> Key:
 class _Subscription:
     """One wanted subscription: its state, and how long it may be silent."""
 
-    __slots__ = ("asked_ns", "asks", "gap_s", "patience_mult", "request", "seen_ns", "state")
+    __slots__ = ("asked_ns", "asks", "gap_s", "renewals", "request", "seen_ns", "state")
 
     def __init__(self, request: dict[str, Any]):
         self.request = request
@@ -92,20 +93,20 @@ class _Subscription:
     def reset(self) -> None:
         self.state = "wanted"
         self.asks, self.asked_ns, self.seen_ns = 0, 0, 0
-        self.patience_mult = 1.0
+        self.renewals = 0
 
     def seen(self, now_ns: int) -> None:
         """A frame came."""
-        if self.seen_ns and self.patience_mult == 1.0:  # a gap that was an outage teaches nothing about the cadence
-            gap_s = (now_ns - self.seen_ns) / NS_PER_S
+        if self.seen_ns:
+            gap_s = min((now_ns - self.seen_ns) / NS_PER_S, LONGEST_GAP_S)
             self.gap_s += GAP_WEIGHT * (gap_s - self.gap_s)
         self.seen_ns = now_ns
-        self.patience_mult = 1.0
+        self.renewals = 0
 
     def patience_s(self) -> float:
         """Longest silence that needs no action now."""
         usual_s = min(max(PATIENCE_GAPS * self.gap_s, PATIENCE_FLOOR_S), PATIENCE_CEILING_S)
-        return usual_s * self.patience_mult
+        return usual_s * 2**self.renewals
 
 
 class Session:
@@ -241,13 +242,10 @@ class Session:
         if self._subscriptions and not self._confirmed and now_ns - self._opened_ns > ASKS * ACK_S * NS_PER_S:
             return f"none of {len(self._subscriptions)} subscriptions was confirmed"
         watched = [one for one in self._watched.values() if one.state == "live"]
-        silent = sum(one.patience_mult > 1.0 for one in watched)  # already renewed once, and still silent
-        if len(watched) > 1 and 2 * silent > len(watched) and self._overdue(watched, now_ns) * 2 > len(watched):
+        silent = sum(one.renewals >= 2 for one in watched)
+        if 2 * silent > len(watched):
             return f"{silent} of {len(watched)} watched subscriptions are silent"
         return ""
-
-    def _overdue(self, watched: list[_Subscription], now_ns: int) -> int:
-        return sum(_silent_s(one, now_ns) > one.patience_s() / 2 for one in watched)
 
     def _ping(self, now_ns: int) -> list[Output]:
         quiet = now_ns - self._heard_ns > QUIET_S * NS_PER_S and now_ns - self._pinged_ns > QUIET_S * NS_PER_S
@@ -285,7 +283,7 @@ class Session:
             silent_s = _silent_s(one, now_ns)
             if one.state != "live" or silent_s <= one.patience_s() or not self._may_send(now_ns):
                 continue
-            one.patience_mult *= 2
+            one.renewals += 1
             outputs.append(self._send(hl_wire.unsubscribe(one.request), now_ns))
             outputs.append(self._send(hl_wire.subscribe(one.request), now_ns))
             outputs.append(events.Silent(one.request["type"], one.request.get("coin"), silent_s))

@@ -37,7 +37,8 @@ class Market:
     """Venue facts and limits of one market.
 
     live: 1 quoted, 0 padding or withdrawn.  px_decimals: decimals of one `_px`.
-    tier_lower_usd, tier_max_lev [T]: leverage tiers by notional, padded with +inf.  leverage_set_lev: set on the account.
+    tier_lower_usd, tier_max_lev [T]: leverage tiers by notional, padded with +inf.
+    leverage_set_lev: set on the account for this market.
     min_notional_usd: venue minimum order.  maker_fee_bps: paid on our fills.
     max_position_usd: hard ceiling, nothing raises it.  target_liquidity_usd: wanted per side.
     """

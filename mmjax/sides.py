@@ -9,7 +9,7 @@ SIGN = np.array([1.0, -1.0], np.float32)
 
 
 def increasing(position: jax.Array) -> jax.Array:
-    """[S] bool: would a fill on this side grow |position|?  Flat, or not a number: both sides increase (the strict answer)."""
+    """[S] bool: would a fill on this side grow |position|?  Flat or NaN: both sides do (the strict answer)."""
     return ~(jnp.sign(position) * SIGN < 0)
 
 

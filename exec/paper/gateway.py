@@ -6,11 +6,12 @@ real venue answers with a server error.  Everything about business is a normal a
 
 from collections.abc import Callable
 
+from exec.paper import info
 from exec.paper.actions import BatchModify, Cancel, CancelByCloid, PlaceOrders, SignedAction
 from exec.paper.exchange import Exchange
-from exec.paper.info import Info
 from exec.paper.limits import Limits, Peer, exchange_weight
 from exec.paper.signature import SignatureError, recover
+from exec.paper.view import View
 from exec.paper.wire import refusal
 
 UNRECOVERABLE = "Unable to recover signer."
@@ -26,7 +27,7 @@ class Gateway:
     def __init__(self, exchange: Exchange, limits: Limits = Limits()):  # noqa: B008 - frozen
         self.exchange = exchange
         self.limits = limits
-        self.info = Info(exchange)
+        self.view = View(exchange)
         self._peers: dict[str, Peer] = {}
 
     def peer(self, ip: str, now_ns: int) -> Peer:
@@ -39,10 +40,10 @@ class Gateway:
     def ask(self, ip: str, request: object, now_ns: int) -> object:
         """Answers an information request; raises RateLimited, Unprocessable or Internal."""
         weight = self.peer(ip, now_ns).weight
-        asked = self.info.parse(request)
+        asked = info.parse(request)
         if not weight.take(asked.weight, now_ns):
             raise RateLimited
-        answer = asked.answer(self.info, now_ns)
+        answer = asked.answer(self.view, now_ns)
         weight.charge(asked.items_weight(answer))
         return answer
 
@@ -54,9 +55,6 @@ class Gateway:
             signer = recover(signed, self.exchange.is_known)
         except SignatureError:
             reply(refusal(UNRECOVERABLE))
-            return
-        if signed.vaultAddress is not None:
-            reply(refusal(f"Vault not registered: {signed.vaultAddress}"))
             return
         self.exchange.receive(signer, signed, now_ns, reply)
 

@@ -117,13 +117,13 @@ class Hub:
     def __init__(self, exchange: Exchange, cadence: str = "live2026", limits: Limits = Limits()):  # noqa: B008 - frozen
         self.exchange = exchange
         self.gateway = Gateway(exchange, limits)
-        self.info = self.gateway.info
+        self.view = self.gateway.view
         self.cadence = CADENCES[cadence]
         self._clients: dict[int, _Client] = {}
         self._topics: dict[type[Subscription], dict[Subscription, _Topic]] = defaultdict(dict)
         self._by_asset: dict[str, dict[int, _Topic]] = {"bbo": {}, "trades": {}, "activeAssetCtx": {}}
         self._by_user: dict[str, dict[str, list[_Topic]]] = defaultdict(dict)
-        self._touched_ms = [0] * len(self.info.markets)
+        self._touched_ms = [0] * len(self.view.markets)
         self._outbox: Frames = []
         self._next_connection = 1
 
@@ -252,7 +252,7 @@ class Hub:
         topic.connections[connection] = None
         client.topics[subscription] = topic
         self._acknowledge(connection, "subscribe", subscription)
-        self._is_due(topic, self.info.time_ms)  # this period's frame is the first one
+        self._is_due(topic, self.view.time_ms)  # this period's frame is the first one
         first = self._first(subscription, asset)
         if first is not None:
             self._send(connection, _frame(subscription.channel, first))
@@ -279,7 +279,7 @@ class Hub:
         if isinstance(asked, L2Book):
             wire.check_grouping(asked.nSigFigs, asked.mantissa)
         coin = getattr(asked, "coin", None)
-        asset = -1 if coin is None else self.info.asset_of[coin]
+        asset = -1 if coin is None else self.view.asset_of[coin]
         return msgspec.structs.replace(asked, **changes), asset
 
     def _topic(self, subscription: Subscription, asset: int) -> _Topic:
@@ -316,33 +316,33 @@ class Hub:
 
     def _first(self, subscription: Subscription, asset: int) -> object | None:
         """What a new subscriber hears at once; None where the venue sends no snapshot or there is nothing to tell."""
-        info, market = self.info, self.info.markets[asset]
+        view, market = self.view, self.view.markets[asset]
         match subscription.channel:
             case "l2Book":
                 return self._book(subscription, asset)
             case "bbo":
                 depth = self.exchange.depth
-                return wire.bbo(market, depth(asset, 0, 1), depth(asset, 1, 1), info.time_ms)
+                return wire.bbo(market, depth(asset, 0, 1), depth(asset, 1, 1), view.time_ms)
             case "trades":
-                return info.recent_trades(asset) or None
+                return view.recent_trades(asset) or None
             case "activeAssetCtx":
-                return {"coin": market.coin, "ctx": info.asset_ctx(asset)}
+                return {"coin": market.coin, "ctx": view.asset_ctx(asset)}
             case "allMids":
-                return {"mids": info.mids()}
+                return {"mids": view.mids()}
             case "userFills":
-                return {"user": subscription.user, "fills": info.user_fills(subscription.user), "isSnapshot": True}
+                return {"user": subscription.user, "fills": view.user_fills(subscription.user), "isSnapshot": True}
             case "userFundings":
-                fundings = info.user_fundings(subscription.user)
+                fundings = view.user_fundings(subscription.user)
                 return {"user": subscription.user, "fundings": fundings, "isSnapshot": True}
             case "activeAssetData":
-                return info.active_asset_data(subscription.user, asset)
+                return view.active_asset_data(subscription.user, asset)
         return None
 
     # --- what a block causes --------------------------------------------------------------------------------------
 
     def publish(self, block: Block, now_ns: int) -> Frames:
         """Frames caused by a block: answers to posted actions first, then the channels."""
-        self.info.observe(block)
+        self.view.time_ms = block.time_ms
         self._push_trades(block)
         self._push_bbo(block)
         self._push_books(block)
@@ -362,13 +362,13 @@ class Hub:
         by_asset: dict[int, list[dict]] = {}
         for print_ in block.trades:
             if print_.asset in topics:
-                market = self.info.markets[print_.asset]
+                market = self.view.markets[print_.asset]
                 by_asset.setdefault(print_.asset, []).append(wire.trade(market, print_))
         for asset, trades in by_asset.items():
             self._broadcast(topics[asset], trades)
 
     def _push_bbo(self, block: Block) -> None:
-        topics, depth, markets = self._by_asset["bbo"], self.exchange.depth, self.info.markets
+        topics, depth, markets = self._by_asset["bbo"], self.exchange.depth, self.view.markets
         if not topics:
             return
         for asset in sorted(block.touched):
@@ -390,12 +390,12 @@ class Hub:
     def _push_contexts(self, block: Block) -> None:
         for asset, topic in self._by_asset["activeAssetCtx"].items():
             if self._is_due(topic, block.time_ms):
-                self._broadcast(topic, {"coin": self.info.markets[asset].coin, "ctx": self.info.asset_ctx(asset)})
+                self._broadcast(topic, {"coin": self.view.markets[asset].coin, "ctx": self.view.asset_ctx(asset)})
 
     def _push_mids(self, block: Block) -> None:
         for topic in self._topics[AllMids].values():
             if self._is_due(topic, block.time_ms):
-                self._broadcast(topic, {"mids": self.info.mids()})
+                self._broadcast(topic, {"mids": self.view.mids()})
 
     def _push_orders(self, block: Block) -> None:
         for topics, events in self._heard("orderUpdates", block.orders):
@@ -403,13 +403,13 @@ class Hub:
             for topic in topics:
                 self._broadcast(topic, updates)
         for topics, events in self._heard("user", (event for event in block.orders if event.status in UNASKED_CANCELS)):
-            markets = self.info.markets
+            markets = self.view.markets
             cancels = [{"coin": markets[event.order.asset].coin, "oid": event.order.oid} for event in events]
             for topic in topics:
                 self._broadcast(topic, {"nonUserCancel": cancels})
 
     def _push_fills(self, block: Block) -> None:
-        markets = self.info.markets
+        markets = self.view.markets
         for topics, fills in self._heard("user", block.fills):
             rendered = [wire.fill(markets[own.asset], own) for own in fills]
             for topic in topics:
@@ -420,7 +420,7 @@ class Hub:
                 self._broadcast(topic, {"user": topic.subscription.user, "fills": rendered})
 
     def _push_fundings(self, block: Block) -> None:
-        markets = self.info.markets
+        markets = self.view.markets
         for topics, payments in self._heard("user", block.fundings):
             for payment in payments:
                 for topic in topics:
@@ -433,7 +433,7 @@ class Hub:
     def _push_asset_data(self, block: Block) -> None:
         for subscription, topic in self._topics[ActiveAssetData].items():
             if self._is_due(topic, block.time_ms):
-                data = self.info.active_asset_data(subscription.user, topic.asset)
+                data = self.view.active_asset_data(subscription.user, topic.asset)
                 if data != topic.last:
                     topic.last = data
                     self._broadcast(topic, data)
@@ -467,7 +467,7 @@ class Hub:
     # --- frames ---------------------------------------------------------------------------------------------------
 
     def _book(self, subscription: L2Book, asset: int) -> dict:
-        book = self.info.l2_book(
+        book = self.view.l2_book(
             asset, subscription.nSigFigs, subscription.mantissa, FAST_LEVELS if subscription.fast else wire.BOOK_LEVELS
         )
         if subscription.fast:
@@ -475,12 +475,12 @@ class Hub:
         return book
 
     def _order_update(self, event: OrderEvent) -> dict:
-        order = wire.order(self.info.markets[event.order.asset], event.order)
+        order = wire.order(self.view.markets[event.order.asset], event.order)
         return {"order": order, "status": event.status, "statusTimestamp": event.time_ms}
 
     def _broadcast(self, topic: _Topic, data: object) -> None:
         """Encodes once, sends to every subscriber."""
-        topic.sent_ms = self.info.time_ms
+        topic.sent_ms = self.view.time_ms
         frame = _frame(topic.subscription.channel, data)
         self._outbox += [(connection, frame) for connection in topic.connections]
 

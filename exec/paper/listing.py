@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import log10
 
 from mmjax.errors import UniverseError
-from mmjax.units import parse_px, px_decimals
+from mmjax.units import parse_px, px_decimals, tick_px
 
 Tiers = tuple[tuple[int, int], ...]
 
@@ -66,7 +66,7 @@ class Listing:
 HEAD_VOLUME_USD = 4e9
 SIGMA_BPS_RT_S = (1.0, 10.0)
 SPREAD_BPS = (0.1, 20.0)
-DEPTH_USD = (40_000.0, 300.0)
+DEPTH_USD = (40_000.0, 150.0)
 TRADES_PER_S = (4.0, 0.02)
 OPEN_INTEREST_DAYS = (0.7, 4.0)  # open interest as a multiple of day volume
 
@@ -142,9 +142,9 @@ _TABLE: tuple[tuple[str, int, int, str, float, float, str], ...] = (
 LISTED_COUNT = len(_TABLE)
 
 
-def _between(head: float, tail: float, decades: float) -> float:
+def _between(head: float, tail: float, decades: float, curvature: float = 1.0) -> float:
     """Geometric path from `head` at the largest volume to `tail` four decades of volume below it."""
-    return head * (tail / head) ** min(max(decades / 4.0, 0.0), 1.0)
+    return head * (tail / head) ** (min(max(decades / 4.0, 0.0), 1.0) ** curvature)
 
 
 def listing(
@@ -169,8 +169,8 @@ def listing(
         only_isolated=only_isolated,
         is_delisted=is_delisted,
         start_px=start_px,
-        sigma_bps_rt_s=_between(*SIGMA_BPS_RT_S, decades),
-        spread_bps=_between(*SPREAD_BPS, decades),
+        sigma_bps_rt_s=_between(*SIGMA_BPS_RT_S, decades, curvature=2.0),
+        spread_bps=max(_between(*SPREAD_BPS, decades), 1e4 * tick_px(start_px, sz_decimals) / start_px),
         depth_usd=_between(*DEPTH_USD, decades),
         trades_per_s=0.0 if is_delisted else _between(*TRADES_PER_S, decades),
         day_volume_usd=day_volume_usd,

@@ -55,9 +55,10 @@ def initial_uusd(notional_uusd: int, leverage: int) -> int:
 
 
 def exposure_uusd(lots: int, mark_px: int, order_lots: int, order_uusd: int) -> int:
-    """Notional once all orders of one side have filled; `lots` signed so that the side's orders add to it when positive.
+    """Notional once all orders of one side have filled.
 
-    Orders on the other side of a position close it first, each pro rata.
+    `lots` is the position, signed so that the side's orders add to a positive one; a negative one they close first,
+    each pro rata.
     """
     if lots >= 0:
         return lots * mark_px + order_uusd
@@ -70,9 +71,9 @@ def liquidation_usd_e10(
 ) -> int | None:
     """Liquidation price in 1e-10 USD, None where no positive price liquidates.
 
-    liq = mark - side * margin_available / |szi| / (1 - l * side), l = 1 / maintenance_leverage, which is twice the tier's
-    max leverage; margin_available = account value (isolated: isolated margin) - maintenance (venue documentation; exact
-    on a captured account).
+    liq = mark - side * margin_available / |szi| / (1 - l * side), l = 1 / maintenance_leverage, which is twice the
+    tier's max leverage; margin_available = account value (isolated: isolated margin) - maintenance (venue
+    documentation; exact on a captured account).
     """
     side = 1 if lots > 0 else -1
     per_coin_num = margin_available_uusd * maintenance_leverage  # in _px, over |lots| * (leverage - side)

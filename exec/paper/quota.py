@@ -23,27 +23,23 @@ class Quota:
 
     def refusal(self, count: int, is_cancel: bool, volume_uusd: int, now_ms: int) -> str | None:
         """The venue's words if `count` more requests are too many now, else None."""
-        limit = request_cap(volume_uusd)
-        if is_cancel:
-            limit = min(limit + CANCEL_EXTRA_COUNT, 2 * limit)
+        limit = request_limit(volume_uusd, is_cancel)
         if self.used + count <= limit or now_ms - self.passed_ms >= THROTTLE_MS:
             return None
         traded = format_usd(volume_uusd, keep_point=False)
         return (
-            f"Too many cumulative requests sent ({self.used + count} > {limit}) for cumulative volume traded ${traded}. "
-            "Place taker orders to free up 1 request per USDC traded."
+            f"Too many cumulative requests sent ({self.used + count} > {limit}) "
+            f"for cumulative volume traded ${traded}. Place taker orders to free up 1 request per USDC traded."
         )
 
     def charge(self, count: int, is_cancel: bool, volume_uusd: int, now_ms: int) -> None:
         """Counts an accepted action."""
-        limit = request_cap(volume_uusd)
-        if is_cancel:
-            limit = min(limit + CANCEL_EXTRA_COUNT, 2 * limit)
         self.used += count
-        if self.used > limit:
+        if self.used > request_limit(volume_uusd, is_cancel):
             self.passed_ms = now_ms
 
 
-def request_cap(volume_uusd: int) -> int:
-    """Requests allowed for an account that has traded `volume_uusd`."""
-    return START_COUNT + volume_uusd // UUSD_PER_USD
+def request_limit(volume_uusd: int, is_cancel: bool = False) -> int:
+    """Requests allowed to an account that has traded `volume_uusd`; more of them for cancels."""
+    limit = START_COUNT + volume_uusd // UUSD_PER_USD
+    return min(limit + CANCEL_EXTRA_COUNT, 2 * limit) if is_cancel else limit

@@ -6,7 +6,7 @@ milliseconds; side is "B" or "A".  One renderer serves REST answers, websocket p
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -205,19 +205,27 @@ def book(market: MarketText, bids: Depth, asks: Depth, time_ms: int) -> dict:
     return {"coin": market.coin, "time": time_ms, "levels": [levels(market, bids), levels(market, asks)]}
 
 
-def coarse(depth: Iterable[tuple[int, int, int]], side: int, sig_figs: int, mantissa: int) -> list[tuple[int, int, int]]:
-    """`depth` gathered on the grid of `sig_figs` figures times `mantissa`, bids downwards and asks upwards; 20 levels."""
+def check_grouping(sig_figs: int | None, mantissa: int | None) -> None:
+    """Raises ValueError unless figures are 2 to 5 and mantissa is 2 or 5 with five figures (measured; docs allow 1)."""
+    if sig_figs is not None and not 2 <= sig_figs <= 5:
+        raise ValueError(f"nSigFigs {sig_figs}: expected 2 to 5")
+    if mantissa is not None and (mantissa not in (2, 5) or sig_figs != 5):
+        raise ValueError(f"mantissa {mantissa}: expected 2 or 5, with nSigFigs 5")
+
+
+def coarse(depth: Depth, side: int, sig_figs: int, mantissa: int, count: int) -> list[tuple[int, int, int]]:
+    """`depth` gathered on the grid of `sig_figs` figures times `mantissa`: bids down, asks up; `count` levels."""
     gathered: list[tuple[int, int, int]] = []
-    for px, lots, count in depth:
+    for px, lots, orders in depth:
         step = 10 ** max(0, len(str(px)) - sig_figs) * mantissa
         grid_px = px // step * step if side == BUY else -(-px // step) * step
         if gathered and gathered[-1][0] == grid_px:
-            _, lots_there, count_there = gathered[-1]
-            gathered[-1] = (grid_px, lots_there + lots, count_there + count)
-        elif len(gathered) == BOOK_LEVELS:
+            _, lots_there, orders_there = gathered[-1]
+            gathered[-1] = (grid_px, lots_there + lots, orders_there + orders)
+        elif len(gathered) == count:
             break
         else:
-            gathered.append((grid_px, lots, count))
+            gathered.append((grid_px, lots, orders))
     return gathered
 
 

@@ -1,0 +1,418 @@
+"""A synthetic market: fair prices that nobody sees, makers who lag them, takers who know them or do not.
+
+Per block, data flows one way:
+
+    fair prices -> makers refresh a few quotes (background_set) -> takers arrive (background_take)
+
+Fair prices share a common factor, jump rarely, and have volatility that clusters.  Makers poll an estimate that lags
+fair price, so their quotes and any slow order are stale for a while.  Informed takers know fair price a few blocks
+ahead and pick off what is stale; noise takers arrive in clusters of one sign and reach a few bps through the touch;
+sweeps consume everything down to a depth that is exponential with rate `kappa_per_bps`, and move fair price a little.
+
+Arrays are [A] markets, [A, S] sides (0 bid, 1 ask; of a taker 0 buy, 1 sell), [A, S, K] maker quotes per side.  The
+same seed and the same calls give the same market to the last lot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from exec.paper.exchange import HOUSE_INFORMED, HOUSE_NOISE
+from exec.paper.listing import Listing
+from mmjax.units import PRICE_DECIMALS, UUSD_PER_USD
+
+if TYPE_CHECKING:
+    from exec.paper.exchange import Exchange
+
+BPS = 1e-4
+SIDE_SIGN = np.array([-1.0, 1.0])  # a bid rests below its reference, an ask above
+BUY, SELL = 0, 1
+_POWERS = 10 ** np.arange(19, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class FlowOptions:
+    """Constants of the flow; all are guesses shaped on recordings unless a listing says otherwise."""
+
+    common_sigma_bps_rt_s: float = 0.8  # volatility of the factor that every market loads on with its beta
+    vol_of_vol: float = 0.5  # standard deviation of log volatility; 0 makes volatility constant
+    vol_memory_s: float = 60.0
+    jump_per_s: float = 1 / 1200  # per market
+    jump_sigmas: float = 8.0  # standard deviation of a jump, in units of one second's volatility
+    lead_blocks: int = 4  # how far ahead of fair price informed takers see
+    quotes_per_side: int = 16
+    reach_span_bps: float = 25.0  # outermost quote's distance beyond the touch, plus four spreads
+    informed_frac: float = 0.25  # of taker orders, when something is mispriced about a quarter of the time
+    cluster_ratio: float = 0.5  # noise orders that each noise order causes on its own side
+    cluster_decay_per_s: float = 0.5
+    sign_memory_s: float = 120.0  # of the slow imbalance between buyers and sellers
+    kappa_per_bps: float = 0.25  # decay of the depth that a taker order reaches
+    sweep_per_s: float = 0.2  # at the most traded market; others scale with the square root of their trade rate
+    sweep_impact_frac: float = 0.15  # of a sweep's reach that fair price moves for good
+    oracle_interval_s: float = 3.0
+
+
+class FairPrice:
+    """The unseen price of each market: correlated diffusion with clustered volatility and rare jumps.
+
+    `now_px` is what the price is, `ahead_px` what it will be `lead_blocks` blocks later (both float _px, [A]);
+    `volatility_mult` is the present volatility over its long-run level, with mean square one.
+    """
+
+    def __init__(self, listings: Sequence[Listing], options: FlowOptions, rng: np.random.Generator) -> None:
+        sigma = np.array([listing.sigma_bps_rt_s for listing in listings])
+        common = np.array([listing.market_beta for listing in listings]) * options.common_sigma_bps_rt_s
+        common = np.minimum(common, 0.9 * sigma)
+        # A push is exponential with mean frac / kappa, so its second moment is twice the mean squared.
+        pushed = _sweeps_per_s(listings, options) * 2 * (options.sweep_impact_frac / options.kappa_per_bps) ** 2
+        self._rng, self._options = rng, options
+        self._sigma, self._common = sigma, common
+        self._own = np.sqrt(np.maximum(sigma**2 - common**2 - pushed, 0.01 * sigma**2))
+        self._start_px = np.array([float(listing.start_px) for listing in listings])
+        self._path_bps = np.zeros((options.lead_blocks + 1, len(listings)))  # ring of log prices against the start
+        self._newest = 0
+        self._log_vol = options.vol_of_vol * rng.standard_normal(len(listings))
+        self.volatility_mult = self._multiple()
+        self.now_px = self._start_px.copy()
+        self.ahead_px = self._start_px.copy()
+
+    def advance(self, dt_s: float) -> None:
+        """Draws the next step of the path."""
+        options, rng = self._options, self._rng
+        normals = rng.standard_normal((2, len(self._sigma) + 1))
+        keep = np.exp(-dt_s / options.vol_memory_s)
+        shock = 0.6 * normals[1, 0] + 0.8 * normals[1, 1:]
+        self._log_vol = keep * self._log_vol + options.vol_of_vol * np.sqrt(1 - keep**2) * shock
+        self.volatility_mult = self._multiple()
+        step_bps = self._common * normals[0, 0] + self._own * normals[0, 1:]
+        step_bps *= self.volatility_mult * np.sqrt(dt_s)
+        jumps = np.flatnonzero(rng.random(len(self._sigma)) < options.jump_per_s * dt_s)
+        if jumps.size:
+            step_bps[jumps] += options.jump_sigmas * self._sigma[jumps] * rng.standard_normal(jumps.size)
+        latest = self._path_bps[self._newest] + step_bps
+        self._newest = (self._newest + 1) % len(self._path_bps)
+        self._path_bps[self._newest] = latest
+        oldest = self._path_bps[(self._newest + 1) % len(self._path_bps)]
+        self.ahead_px = self._start_px * np.exp(BPS * latest)
+        self.now_px = self._start_px * np.exp(BPS * oldest)
+
+    def push(self, market: np.ndarray, bps: np.ndarray) -> None:
+        """Lasting impact of sweeps: fair price of these markets moves by `bps`, seen by informed takers first."""
+        np.add.at(self._path_bps[self._newest], market, bps)
+
+    def _multiple(self) -> np.ndarray:
+        return np.exp(self._log_vol - self._options.vol_of_vol**2)  # E[mult^2] = 1 for a Gaussian log volatility
+
+
+class Grid:
+    """The venue's price grid for arrays: five significant figures, at most 6 - sz_decimals decimals, whole dollars."""
+
+    def __init__(self, listings: Sequence[Listing]) -> None:
+        self._whole_usd = np.array([10 ** (PRICE_DECIMALS - listing.sz_decimals) for listing in listings])
+
+    def snap(self, px: np.ndarray, asset: np.ndarray, up: np.ndarray) -> np.ndarray:
+        """Float _px to the grid, int64: upwards where `up`, else downwards; at least one unit."""
+        whole = np.maximum(np.where(up, np.ceil(px), np.floor(px)).astype(np.int64), 1)
+        digits = np.searchsorted(_POWERS, whole, side="right")
+        tick = np.minimum(_POWERS[np.maximum(digits - 5, 0)], self._whole_usd[asset])
+        return np.maximum((whole + np.where(up, tick - 1, 0)) // tick * tick, tick)
+
+
+class Makers:
+    """Background makers: K quotes a side, each refreshed on its own clock towards a lagged estimate of fair price.
+
+    A quote moves when its own poll is due or when it has drifted out of its tolerance; the tolerance grows with
+    distance, so quotes near the touch move more often.  A quote that has become too aggressive moves sooner than one
+    that has been left behind.
+    """
+
+    def __init__(
+        self, assets: Sequence[int], listings: Sequence[Listing], options: FlowOptions, rng: np.random.Generator
+    ) -> None:
+        self._rng, self._grid, self._assets = rng, Grid(listings), assets
+        count, levels = len(listings), options.quotes_per_side
+        self._shape = (count, 2, levels)
+        self._half_bps = np.array([listing.spread_bps for listing in listings]) / 2
+        sigma = np.array([listing.sigma_bps_rt_s for listing in listings])
+        rate = np.array([max(listing.trades_per_s, 1e-3) for listing in listings])
+        slowness = np.clip(np.log(4.0 / rate) / np.log(200.0), 0.0, 1.0)  # 0 at the head, 1 at the tail
+        self._lag_s = 0.08 * 3.0**slowness
+        self.offset_bps = _offsets_bps(listings, options)
+        weight = 0.7 + 0.12 * np.arange(levels)  # depth grows away from the touch
+        self.level_usd = np.array([listing.depth_usd for listing in listings])[:, None] * weight
+        tolerance = 0.3 * (self._half_bps[:, None] + self.offset_bps) + (0.2 + 0.1 * slowness[:, None]) * sigma[:, None]
+        self._per_aggressive = 1 / (0.7 * tolerance[:, None, :])
+        self._per_passive = 1 / (1.5 * tolerance[:, None, :])
+        polls = (0.6 / 4.0**slowness)[:, None] / (1 + 0.5 * np.arange(levels))
+        self._polls_per_s = polls[:, None, :]
+        self._react_per_s = (20.0 / 3.0**slowness)[:, None, None]
+        self._reference_px = np.array([float(listing.start_px) for listing in listings])
+        self._aim_px = np.zeros(self._shape)
+        self._jitter = np.ones(self._shape)
+        self._px = np.zeros(count * 2 * levels, np.int64)
+        self._lots = np.zeros(count * 2 * levels, np.int64)
+        self._quoted: list[dict[int, int]] = [{} for _ in range(count * 2)]  # lots quoted by px, before any was taken
+
+    def advance(
+        self, exchange: Exchange, fair_px: np.ndarray, vol_mult: np.ndarray, skew_bps: np.ndarray, dt_s: float
+    ) -> None:
+        """Moves the reference towards fair price and refreshes the quotes that are due."""
+        self._reference_px += (fair_px - self._reference_px) * -np.expm1(-dt_s / self._lag_s)
+        half_bps = self._half_bps * np.clip(vol_mult, 0.6, 4.0)
+        centre_px = self._reference_px * (1 + BPS * skew_bps)
+        out_bps = half_bps[:, None, None] + self.offset_bps[:, None, :] * self._jitter
+        aim_px = centre_px[:, None, None] * (1 + BPS * SIDE_SIGN[:, None] * out_bps)
+        drift_bps = (aim_px - self._aim_px) * SIDE_SIGN[:, None] / (BPS * centre_px[:, None, None])
+        urgency = np.maximum(drift_bps * self._per_aggressive, drift_bps * -self._per_passive)
+        hazard = dt_s * (self._polls_per_s + self._react_per_s * np.maximum(urgency - 1, 0))
+        due = np.flatnonzero(self._rng.random(self._shape) < hazard)
+        if due.size:
+            self._refresh(exchange, due, centre_px, half_bps, vol_mult)
+
+    def fill_books(self, exchange: Exchange, vol_mult: np.ndarray) -> None:
+        """Places every quote for the first time."""
+        half_bps = self._half_bps * np.clip(vol_mult, 0.6, 4.0)
+        due = np.arange(self._px.size)
+        self._refresh(exchange, due, self._reference_px, half_bps, vol_mult)
+
+    def depth_usd(self, market: int, reach_bps: float) -> float:
+        """Usual size of one side of a market from the touch to `reach_bps` beyond it."""
+        within = np.searchsorted(self.offset_bps[market], reach_bps, side="right")
+        return float(self.level_usd[market, :within].sum())
+
+    def _refresh(
+        self, exchange: Exchange, due: np.ndarray, centre_px: np.ndarray, half_bps: np.ndarray, vol_mult: np.ndarray
+    ) -> None:
+        market, side, level = np.unravel_index(due, self._shape)
+        jitter = 1 + 0.2 * (self._rng.random(due.size) - 0.5)
+        out_bps = half_bps[market] + self.offset_bps[market, level] * jitter
+        aim_px = centre_px[market] * (1 + BPS * SIDE_SIGN[side] * out_bps)
+        px = self._grid.snap(aim_px, market, side == 1)
+        usd = self.level_usd[market, level] * np.exp(0.4 * self._rng.standard_normal(due.size))
+        lots = np.maximum(usd * UUSD_PER_USD / (px * np.clip(vol_mult[market], 0.7, 2.0)), 1).astype(np.int64)
+        self._aim_px.reshape(-1)[due], self._jitter.reshape(-1)[due] = aim_px, jitter
+        moved = self._withdraw(exchange, due, px)
+        self._place(exchange, due[moved], px[moved], lots[moved])
+
+    def _withdraw(self, exchange: Exchange, due: np.ndarray, px: np.ndarray) -> list[int]:
+        """Takes the quotes that move off the book; returns which of `due` need placing.
+
+        Takers have shortened the level in proportion: each quote that stands there withdraws its share of what is left.
+        """
+        moved = []
+        book = (due // self._shape[2]).tolist()  # market * 2 + side
+        old = zip(book, self._px[due].tolist(), self._lots[due].tolist(), px.tolist(), strict=True)
+        for i, (row, old_px, old_lots, new_px) in enumerate(old):
+            if not old_px:
+                moved.append(i)
+                continue
+            asset, side = self._assets[row >> 1], row & 1
+            left = exchange.background_lots(asset, side, old_px)
+            quoted = self._quoted[row][old_px]
+            if new_px == old_px and 2 * left >= quoted:
+                continue  # still a good quote: keep its place in the queue
+            moved.append(i)
+            if quoted == old_lots:
+                del self._quoted[row][old_px]
+            else:
+                self._quoted[row][old_px] = quoted - old_lots
+            if left:
+                exchange.background_set(asset, side, old_px, left - left * old_lots // quoted)
+        return moved
+
+    def _place(self, exchange: Exchange, due: np.ndarray, px: np.ndarray, lots: np.ndarray) -> None:
+        book = (due // self._shape[2]).tolist()
+        self._px[due], self._lots[due] = px, lots
+        for row, new_px, new_lots in zip(book, px.tolist(), lots.tolist(), strict=True):
+            asset, side = self._assets[row >> 1], row & 1
+            quoted = self._quoted[row]
+            quoted[new_px] = quoted.get(new_px, 0) + new_lots
+            exchange.background_set(asset, side, new_px, exchange.background_lots(asset, side, new_px) + new_lots)
+
+
+def _offsets_bps(listings: Sequence[Listing], options: FlowOptions) -> np.ndarray:
+    """Distance of each quote beyond the touch [A, K]: geometric to the span, at least one price step apart."""
+    level = np.arange(options.quotes_per_side)
+    shape = (1.28**level - 1) / (1.28 ** level[-1] - 1)
+    span = np.array([options.reach_span_bps + 4 * listing.spread_bps for listing in listings])
+    px = np.array([listing.start_px for listing in listings])
+    digits = np.searchsorted(_POWERS, px, side="right")
+    whole_usd = np.array([10 ** (PRICE_DECIMALS - listing.sz_decimals) for listing in listings])
+    tick_bps = np.minimum(_POWERS[np.maximum(digits - 5, 0)], whole_usd) / px / BPS
+    return np.maximum(span[:, None] * shape, tick_bps[:, None] * level)
+
+
+def _sweeps_per_s(listings: Sequence[Listing], options: FlowOptions) -> np.ndarray:
+    """Sweeps per second of both sides together [A]."""
+    rate = np.array([listing.trades_per_s for listing in listings])
+    return options.sweep_per_s * np.sqrt(rate / max(rate.max(), 1e-9))
+
+
+class Takers:
+    """Informed takers, noise takers in clusters, and sweeps; `pressure_bps` [A] is how far their trades skew makers."""
+
+    def __init__(
+        self,
+        assets: Sequence[int],
+        listings: Sequence[Listing],
+        options: FlowOptions,
+        makers: Makers,
+        rng: np.random.Generator,
+    ) -> None:
+        self._rng, self._grid, self._assets, self._options, self._makers = rng, Grid(listings), assets, options, makers
+        rate = np.array([listing.trades_per_s for listing in listings])
+        self._sigma = np.array([listing.sigma_bps_rt_s for listing in listings])
+        spread = np.array([listing.spread_bps for listing in listings])
+        self._depth_usd = np.array([listing.depth_usd for listing in listings])
+        volume_usd_per_s = np.array([listing.day_volume_usd for listing in listings]) / 86_400
+        self._clip_usd = np.maximum(0.35 * volume_usd_per_s / np.maximum(rate, 1e-9), 30.0)  # sweeps are the other half
+        self._noise_per_s = rate[:, None] / 2 * (1 - options.informed_frac) * (1 - options.cluster_ratio)
+        self._informed_per_s = 4 * options.informed_frac * rate[:, None]
+        self._informed_edge_bps = 0.35 * self._sigma + 0.15 * spread
+        self._sweep_per_s = _sweeps_per_s(listings, options)[:, None] / 2
+        self._excess_per_s = np.zeros((len(listings), 2))
+        self._imbalance = np.zeros(len(listings))
+        self.pressure_bps = np.zeros(len(listings))
+
+    def advance(self, exchange: Exchange, fair: FairPrice, dt_s: float) -> None:
+        """Draws this block's taker orders and sends them; sweeps push fair price."""
+        best = np.array([(exchange.best(a, 1) or 0, exchange.best(a, 0) or 0) for a in self._assets], float)
+        self.pressure_bps *= np.exp(-dt_s / 5.0)
+        informed, edge_bps = self._informed(best, fair.ahead_px, dt_s)
+        noise = self._noise(dt_s)
+        sweeps = self._rng.random(noise.shape) < self._sweep_per_s * dt_s
+        self._excess_per_s += self._options.cluster_ratio * self._options.cluster_decay_per_s * (noise + sweeps)
+        if informed.any():
+            self._take_informed(exchange, np.argwhere(informed), fair.ahead_px, edge_bps)
+        arrivals = np.argwhere(noise > 0)
+        if arrivals.size:
+            self._take_noise(exchange, np.repeat(arrivals, noise[noise > 0], axis=0), best)
+        if sweeps.any():
+            self._take_sweeps(exchange, np.argwhere(sweeps), best, fair)
+
+    def _informed(self, best: np.ndarray, ahead_px: np.ndarray, dt_s: float) -> tuple[np.ndarray, np.ndarray]:
+        """Who acts [A, S] and the edge they see in bps; a large mispricing is acted on at once."""
+        gain_px = (ahead_px[:, None] - best) * -SIDE_SIGN
+        edge_bps = np.where(best > 0, gain_px, -1.0) / (BPS * ahead_px[:, None])
+        excess = edge_bps / self._informed_edge_bps[:, None] - 1
+        hazard = dt_s * self._informed_per_s * np.where(excess > 0, 1 + excess**2, 0.0)
+        return self._rng.random(hazard.shape) < hazard, edge_bps
+
+    def _noise(self, dt_s: float) -> np.ndarray:
+        """Arrivals [A, S]: a self-exciting process per side around a slowly moving imbalance of buyers and sellers."""
+        options = self._options
+        keep = np.exp(-dt_s / options.sign_memory_s)
+        shock = self._rng.standard_normal(len(self._imbalance))
+        self._imbalance = keep * self._imbalance + 0.3 * np.sqrt(1 - keep**2) * shock
+        lean = np.clip(self._imbalance, -0.8, 0.8)[:, None] * -SIDE_SIGN
+        self._excess_per_s *= np.exp(-options.cluster_decay_per_s * dt_s)
+        return self._rng.poisson(dt_s * (self._noise_per_s * (1 + lean) + self._excess_per_s))
+
+    def _take_informed(
+        self, exchange: Exchange, orders: np.ndarray, ahead_px: np.ndarray, edge_bps: np.ndarray
+    ) -> None:
+        market, side = orders[:, 0], orders[:, 1]
+        need_bps = self._informed_edge_bps[market]
+        eager = np.minimum(edge_bps[market, side] / need_bps, 10.0)
+        usd = self._clip_usd[market] * eager * np.exp(0.8 * self._rng.standard_normal(len(orders)) - 0.32)
+        limit_px = ahead_px[market] * (1 + BPS * SIDE_SIGN[side] * need_bps)  # a buyer stops below what it knows
+        self._send(exchange, market, side, usd, limit_px, HOUSE_INFORMED, inward=True)
+
+    def _take_noise(self, exchange: Exchange, orders: np.ndarray, best: np.ndarray) -> None:
+        market, side = orders[:, 0], orders[:, 1]
+        usd = self._clip_usd[market] * np.exp(1.2 * self._rng.standard_normal(len(orders)) - 0.72)
+        reach_bps = self._rng.exponential(1 / self._options.kappa_per_bps, len(orders))
+        limit_px = best[market, side] * (1 - BPS * SIDE_SIGN[side] * reach_bps)
+        self._send(exchange, market, side, usd, limit_px, HOUSE_NOISE)
+
+    def _take_sweeps(self, exchange: Exchange, orders: np.ndarray, best: np.ndarray, fair: FairPrice) -> None:
+        market, side = orders[:, 0], orders[:, 1]
+        reach_bps = self._rng.exponential(1 / self._options.kappa_per_bps, len(orders))
+        fair.push(market, -SIDE_SIGN[side] * self._options.sweep_impact_frac * reach_bps)
+        depth_usd = np.array([self._makers.depth_usd(m, r) for m, r in zip(market, reach_bps, strict=True)])
+        usd = depth_usd * np.exp(0.3 * self._rng.standard_normal(len(orders)))
+        limit_px = best[market, side] * (1 - BPS * SIDE_SIGN[side] * reach_bps)
+        self._send(exchange, market, side, usd, limit_px, HOUSE_NOISE)
+
+    def _send(
+        self,
+        exchange: Exchange,
+        market: np.ndarray,
+        side: np.ndarray,
+        usd: np.ndarray,
+        limit_px: np.ndarray,
+        taker: str,
+        inward: bool = False,
+    ) -> None:
+        known = limit_px > 0
+        market, side, usd, limit_px = market[known], side[known], usd[known], limit_px[known]
+        px = self._grid.snap(limit_px, market, (side == BUY) != inward)
+        lots = np.maximum(usd * UUSD_PER_USD / px, 1).astype(np.int64)
+        orders = zip(market.tolist(), side.tolist(), lots.tolist(), px.tolist(), strict=True)
+        for m, taker_side, order_lots, order_px in orders:
+            filled = exchange.background_take(self._assets[m], taker_side, order_lots, order_px, taker)
+            if filled:
+                share = min(filled * order_px / UUSD_PER_USD / self._depth_usd[m], 4.0)
+                self.pressure_bps[m] -= SIDE_SIGN[taker_side] * 0.15 * self._sigma[m] * share
+
+
+class SyntheticMarket:
+    """Drives every tradable market of a paper exchange; call `advance` once per block.
+
+    `listings[asset]` must be the exchange's own listings in the same order.  Delisted perps stay empty.
+    """
+
+    def __init__(
+        self,
+        listings: Sequence[Listing],
+        rng: np.random.Generator | int = 0,
+        options: FlowOptions | None = None,
+    ) -> None:
+        self._rng = np.random.default_rng(rng)
+        self._options = options or FlowOptions()
+        assets = [asset for asset, listing in enumerate(listings) if not listing.is_delisted]
+        live = [listings[asset] for asset in assets]
+        self._assets, self._row = assets, {asset: row for row, asset in enumerate(assets)}
+        self._fair = FairPrice(live, self._options, self._rng)
+        self._makers = Makers(assets, live, self._options, self._rng)
+        self._takers = Takers(assets, live, self._options, self._makers, self._rng)
+        self._basis_bps = 3.0 * self._rng.standard_normal(len(live))  # perp above spot: what funding is paid on
+        self._last_ns: int | None = None
+        self._oracle_due_ns = 0
+
+    def advance(self, exchange: Exchange, now_ns: int) -> None:
+        """Moves every market to `now_ns` on `exchange`; the first call fills the books."""
+        if self._last_ns is None:
+            self._makers.fill_books(exchange, self._fair.volatility_mult)
+        elif now_ns > self._last_ns:
+            dt_s = (now_ns - self._last_ns) * 1e-9
+            fair = self._fair
+            fair.advance(dt_s)
+            self._makers.advance(exchange, fair.now_px, fair.volatility_mult, self._takers.pressure_bps, dt_s)
+            self._takers.advance(exchange, fair, dt_s)
+        self._last_ns = now_ns
+        if now_ns >= self._oracle_due_ns:
+            self._set_oracles(exchange, now_ns)
+
+    def fair_px(self, asset: int) -> float:
+        """The unseen price of an asset, in _px."""
+        return float(self._fair.now_px[self._row[asset]])
+
+    def volatility_mult(self, asset: int) -> float:
+        """Present volatility of an asset over its long-run level."""
+        return float(self._fair.volatility_mult[self._row[asset]])
+
+    def _set_oracles(self, exchange: Exchange, now_ns: int) -> None:
+        """Oracle price: fair price less the basis, with a little noise, every few seconds."""
+        interval_s = self._options.oracle_interval_s
+        keep = np.exp(-interval_s / 900.0)
+        noise = self._rng.standard_normal((2, len(self._assets)))
+        self._basis_bps = keep * self._basis_bps + 3.0 * np.sqrt(1 - keep**2) * noise[0]
+        oracle_px = self._fair.now_px * (1 - BPS * (self._basis_bps + 0.3 * noise[1]))
+        for asset, px in zip(self._assets, np.maximum(np.rint(oracle_px), 1).astype(np.int64).tolist(), strict=True):
+            exchange.set_oracle(asset, px)
+        self._oracle_due_ns = now_ns + round(interval_s * 1e9)

@@ -1,0 +1,181 @@
+"""What the venue refuses, in its words.
+
+Static rules look at the payload, the listing and the reference price only and run over a whole batch before anything
+happens; execution rules need the book or the account and are applied per order.  Texts marked "unmeasured" are worded
+here because no capture of the venue's own was found.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from exec.paper.actions import OrderWire
+from exec.paper.events import BUY, SELL
+from exec.paper.perp import Perp
+from mmjax.errors import MmjaxError
+from mmjax.units import DecimalError, format_px, parse_lots, parse_px, tick_px
+
+ITEM_LIMIT = 200
+MIN_NOTIONAL_UUSD = 10_000_000
+MAX_DISTANCE_PERCENT = 95
+MAX_NOTIONAL_UUSD = 10**18  # a size beyond any account; keeps integers small
+
+# per order
+TICK = "Price must be divisible by tick size."
+INVALID_PRICE = "Order has invalid price."
+INVALID_SIZE = "Order has invalid size."
+ZERO_SIZE = "Order has zero size."
+MIN_NOTIONAL = "Order must have minimum value of $10."
+MARGIN = "Insufficient margin to place order."
+MARGIN_TIER = "Order would cause position to exceed margin tier limit at current leverage"
+REDUCE_ONLY = "Reduce only order would increase position."
+IOC_NO_MATCH = "Order could not immediately match against any resting orders."
+NO_LIQUIDITY = "No liquidity available for market order."
+TOO_FAR = "Order price cannot be more than 95% away from the reference price"
+TOO_MANY_ORDERS = "Too many open orders."  # unmeasured
+DUPLICATE_CLOID = "Order has duplicate cloid."  # unmeasured
+NO_ORDERS = "Orders are empty."
+NOT_FOUND = "Order was never placed, already canceled, or filled."
+MODIFY_NOT_FOUND = "Cannot modify canceled or filled order"
+MODIFY_FAILED = "Error placing new order during modify: "
+MODIFY_TIF = "modify without always-place must be Alo or Gtc"  # unmeasured
+
+# whole action
+OVER_WEIGHT = f"Signed action over weight limit of {ITEM_LIMIT}."
+EXPIRED = "Action already expired"  # unmeasured
+HALTED = "Trading is halted"
+UNKNOWN_ASSET = "Unknown asset"  # unmeasured
+INVALID_CLOID = "Invalid cloid"  # unmeasured
+INVALID_LEVERAGE = "Invalid leverage value"
+NO_CROSS = "Cross margin is not allowed for this asset."
+LEVERAGE_TYPE = "Cannot switch leverage type with open position."
+CROSS_DECREASE = (
+    "Cross position does not have sufficient margin available to decrease leverage. "
+    "To decrease leverage, deposit more collateral."
+)
+ISOLATED_DECREASE = (
+    "Isolated position does not have sufficient margin available to decrease leverage. "
+    "To decrease leverage, add margin to the position."
+)
+SCHEDULE_TOO_SOON = "Scheduled cancel time must be at least 5 seconds ahead."  # unmeasured
+SCHEDULE_DAILY = "Scheduled cancel already triggered 10 times today."  # unmeasured
+
+# Status words that a refusal at execution leaves in the order's history.
+REJECTED = {
+    MIN_NOTIONAL: "minTradeNtlRejected",
+    MARGIN: "perpMarginRejected",
+    MARGIN_TIER: "perpMaxPositionRejected",
+    REDUCE_ONLY: "reduceOnlyRejected",
+    IOC_NO_MATCH: "iocCancelRejected",
+    NO_LIQUIDITY: "marketOrderNoLiquidityRejected",
+    TOO_MANY_ORDERS: "tooManyOpenOrdersRejected",
+    DUPLICATE_CLOID: "rejected",
+}
+BAD_ALO = "badAloPxRejected"
+
+_DECIMAL = re.compile(r"\d+(\.\d*)?|\.\d+", re.ASCII)
+_CLOID = re.compile(r"0x[0-9a-fA-F]{32}", re.ASCII)
+_WIRE_DECIMALS = 8  # finer digits must be zero
+
+
+class RefusedBatch(MmjaxError):
+    """A static fault of one item: the venue answers the whole batch with this one error."""
+
+
+class RefusedAction(MmjaxError):
+    """The whole action is refused: answered as status "err"."""
+
+
+@dataclass(slots=True)
+class OrderRequest:
+    """A statically valid order in integers; `is_post_only` is how it matches, `tif` how it is shown."""
+
+    asset: int
+    side: int
+    px: int
+    lots: int
+    tif: str
+    reduce_only: bool
+    cloid: str | None
+    is_post_only: bool
+
+
+def is_wire_decimal(text: str) -> bool:
+    """Whether a price or size string parses at all; otherwise the venue answers 422 before any rule."""
+    return _DECIMAL.fullmatch(text) is not None and not text.partition(".")[2][_WIRE_DECIMALS:].strip("0")
+
+
+def on_asset(text: str, asset: int) -> str:
+    """Per-order error text as the live venue sends it."""
+    return f"{text} asset={asset}"
+
+
+def post_only_text(perp: Perp) -> str:
+    """Refusal of a crossing post-only order, with the best bid and offer."""
+    bid_px, ask_px = (
+        format_px(perp.book.sides[side].best_px(), perp.sz_decimals) for side in (BUY, SELL)
+    )
+    return f"Post only order would have immediately matched, bbo was {bid_px}@{ask_px}."
+
+
+def order_request(wire: OrderWire, perps: Sequence[Perp]) -> OrderRequest:
+    """Parses one order and applies the static rules; raises RefusedBatch or RefusedAction."""
+    asset = wire.a
+    perp = listed(asset, perps)
+    px, lots = _price(wire.p, perp), _size(wire.s, perp)
+    if abs(px - perp.mark_px) * 100 > MAX_DISTANCE_PERCENT * perp.mark_px:
+        raise RefusedBatch(on_asset(TOO_FAR, asset))
+    if px * lots > MAX_NOTIONAL_UUSD:
+        raise RefusedBatch(on_asset(INVALID_SIZE, asset))
+    tif = wire.t.limit.tif
+    return OrderRequest(asset, BUY if wire.b else SELL, px, lots, tif, wire.r, cloid(wire.c), tif == "Alo")
+
+
+def listed(asset: int, perps: Sequence[Perp]) -> Perp:
+    """The perp of an asset id; raises RefusedAction if there is none or it no longer trades."""
+    if not 0 <= asset < len(perps):
+        raise RefusedAction(on_asset(UNKNOWN_ASSET, asset))
+    if perps[asset].listing.is_delisted:
+        raise RefusedAction(HALTED)
+    return perps[asset]
+
+
+def cloid(text: str | None) -> str | None:
+    """Client order id in lower case; raises RefusedAction unless it is 0x and 32 hex digits."""
+    if text is None:
+        return None
+    if _CLOID.fullmatch(text) is None:
+        raise RefusedAction(INVALID_CLOID)
+    return text.lower()
+
+
+def check_item_count(count: int) -> None:
+    """Raises RefusedAction above the venue's items per signed action."""
+    if count > ITEM_LIMIT:
+        raise RefusedAction(OVER_WEIGHT)
+
+
+def _price(text: str, perp: Perp) -> int:
+    if not is_wire_decimal(text):
+        raise RefusedBatch(on_asset(INVALID_PRICE, perp.asset))
+    try:
+        px = parse_px(text, perp.sz_decimals)
+    except DecimalError as error:
+        raise RefusedBatch(on_asset(TICK, perp.asset)) from error
+    if px == 0:
+        raise RefusedBatch(on_asset(INVALID_PRICE, perp.asset))
+    if px % tick_px(px, perp.sz_decimals):
+        raise RefusedBatch(on_asset(TICK, perp.asset))
+    return px
+
+
+def _size(text: str, perp: Perp) -> int:
+    if not is_wire_decimal(text):
+        raise RefusedBatch(on_asset(INVALID_SIZE, perp.asset))
+    try:
+        lots = parse_lots(text, perp.sz_decimals)
+    except DecimalError as error:
+        raise RefusedBatch(on_asset(INVALID_SIZE, perp.asset)) from error
+    if lots == 0:
+        raise RefusedBatch(on_asset(ZERO_SIZE, perp.asset))
+    return lots

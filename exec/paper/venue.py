@@ -1,0 +1,255 @@
+"""The paper venue as one running thing: blocks on the clock, requests from REST, frames to and from connections.
+
+    every block_s:  exchange.run_block -> hub.publish -> one bounded queue per connection -> its writer
+
+The block loop never waits for a reader: who does not keep up with its frames is cut off, as a venue does.  The same
+code serves sockets (`exec.paper.server`) and in-process pairs on the virtual clock (`memory_dial`, `memory_rest`).
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+import orjson
+
+from exec.paper import wire
+from exec.paper.events import Block
+from exec.paper.exchange import Exchange
+from exec.paper.gateway import RateLimited
+from exec.paper.hub import Frames, Hub, TooManyConnections
+from exec.paper.info import Internal
+from feeds.clock import NS_PER_S, Clock
+from feeds.errors import LinkClosed
+from feeds.link import Connection, Dial, memory_pair
+
+log = logging.getLogger(__name__)
+
+MAX_CATCH_UP_BLOCKS = 20  # a venue that slept longer than this resumes at the present and says what it skipped
+MAX_QUEUED_FRAMES = 20_000  # to one connection; 32 markets make about 400 frames per second
+MAX_QUEUED_BYTES = 16 << 20
+JSON, TEXT = "application/json", "text/plain; charset=utf-8"
+
+Response = tuple[int, str, bytes]  # status, content type, body
+
+
+class Market(Protocol):
+    """Where prices and background liquidity come from."""
+
+    def advance(self, exchange: Exchange, now_ns: int) -> None:
+        """Moves the market to `now_ns`; called once per block."""
+
+
+class _Line:
+    """Frames on their way to one connection."""
+
+    __slots__ = ("_frames", "_queued_bytes", "_wake", "connection", "reader")
+
+    def __init__(self, connection: Connection):
+        self.connection = connection
+        self.reader: asyncio.Task | None = None
+        self._frames: deque[bytes] = deque()
+        self._queued_bytes = 0
+        self._wake = asyncio.Event()
+
+    def put(self, frame: bytes) -> bool:
+        """Queues a frame; False when the reader is too far behind."""
+        self._frames.append(frame)
+        self._queued_bytes += len(frame)
+        self._wake.set()
+        return len(self._frames) <= MAX_QUEUED_FRAMES and self._queued_bytes <= MAX_QUEUED_BYTES
+
+    def cut(self) -> None:
+        """Ends the connection from this side."""
+        if self.reader is not None:
+            self.reader.cancel()
+
+    async def write(self) -> None:
+        """Sends what is queued until the connection is gone."""
+        frames = self._frames
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while frames:
+                    frame = frames.popleft()
+                    self._queued_bytes -= len(frame)
+                    await self.connection.send(frame)
+        except LinkClosed:
+            return
+
+
+class PaperVenue:
+    """Exchange, market and hub driven by one clock."""
+
+    def __init__(self, exchange: Exchange, market: Market | None, hub: Hub, clock: Clock, block_s: float = 0.1):
+        self.exchange, self.market, self.hub, self.clock = exchange, market, hub, clock
+        self._block_ns = round(block_s * NS_PER_S)
+        self._lines: dict[int, _Line] = {}
+        self._serving: set[asyncio.Task] = set()
+        self._answers: set[asyncio.Future] = set()
+
+    async def run(self) -> None:
+        """Makes blocks at multiples of the block time until cancelled."""
+        due_ns = (self.clock.now_ns() // self._block_ns + 1) * self._block_ns
+        while True:
+            wait_ns = max(0, due_ns - self.clock.now_ns())  # even when late, connections get their turn
+            await asyncio.sleep(wait_ns / NS_PER_S)
+            late = (self.clock.now_ns() - due_ns) // self._block_ns
+            if late > MAX_CATCH_UP_BLOCKS:
+                skipped = late - MAX_CATCH_UP_BLOCKS
+                log.warning("block loop late by %d blocks: skipped %d, catching up on the rest", late, skipped)
+                due_ns += skipped * self._block_ns
+            self.step(due_ns)
+            due_ns += self._block_ns
+
+    def step(self, block_ns: int) -> Block:
+        """Makes the block of time `block_ns` and queues the frames it causes."""
+        block = self.exchange.run_block(block_ns, self.market)
+        self._deliver(self.hub.publish(block, block_ns))
+        for connection in self.hub.idle(block_ns):
+            self._cut(connection, "it was sent nothing for 60 s")
+        return block
+
+    # --- REST -----------------------------------------------------------------------------------------------------
+
+    async def http(self, path: str, headers: Mapping[str, str], body: bytes, ip: str = "127.0.0.1") -> Response:
+        """Answers a POST; /exchange is answered when its block has executed."""
+        if path not in ("/info", "/exchange"):
+            return 404, TEXT, b"Not Found"
+        if _content_type(headers) != JSON:
+            return 415, TEXT, b"Expected request with `Content-Type: application/json`"
+        try:
+            if path == "/info":
+                answer = self.hub.gateway.ask(ip, wire.parse_json(body), self.clock.now_ns())
+            else:
+                answer = await self._act(ip, body)
+        except wire.NotJson:
+            return 400, TEXT, b"Failed to parse the request body as JSON"
+        except wire.Unprocessable:
+            return 422, TEXT, b"Failed to deserialize the JSON body into the target type"
+        except RateLimited:
+            return 429, JSON, b"null"
+        except Internal:
+            return 500, JSON, b"null"
+        return 200, JSON, orjson.dumps(answer)
+
+    async def _act(self, ip: str, body: bytes) -> dict:
+        signed = wire.parse_signed(body)
+        answer: asyncio.Future[dict] = asyncio.get_running_loop().create_future()
+
+        def reply(answered: dict) -> None:
+            if not answer.done():  # the client may have gone; its action stands
+                answer.set_result(answered)
+
+        self.hub.gateway.act(ip, signed, self.clock.now_ns(), reply)
+        self._answers.add(answer)
+        try:
+            return await answer
+        finally:
+            self._answers.discard(answer)
+
+    # --- websocket ------------------------------------------------------------------------------------------------
+
+    async def serve_connection(self, connection: Connection, ip: str = "127.0.0.1") -> None:
+        """Serves one websocket connection until either side ends it."""
+        try:
+            number = self.hub.connect(self.clock.now_ns(), ip)
+        except TooManyConnections as refused:
+            log.warning("connection refused: %s", refused)
+            await connection.close()
+            return
+        line = self._lines[number] = _Line(connection)
+        line.reader = asyncio.create_task(self._read(number, connection), name=f"paper venue reads {number}")
+        writer = asyncio.create_task(line.write(), name=f"paper venue writes {number}")
+        try:
+            await asyncio.wait({line.reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.hub.disconnect(number)
+            del self._lines[number]
+            outcomes = await _end(line.reader, writer)
+            await connection.close()
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+
+    async def _read(self, number: int, connection: Connection) -> None:
+        try:
+            while True:
+                data = await connection.recv()
+                self._deliver(self.hub.frame(number, data, self.clock.now_ns()))
+        except LinkClosed:
+            return
+
+    def _deliver(self, frames: Frames) -> None:
+        lines = self._lines
+        for number, frame in frames:
+            line = lines.get(number)
+            if line is not None and not line.put(frame):
+                self._cut(number, "its reader is too slow")
+
+    def _cut(self, number: int, reason: str) -> None:
+        line = self._lines.get(number)
+        if line is not None:
+            log.warning("connection %d cut: %s", number, reason)
+            self.hub.disconnect(number)
+            line.cut()
+
+    def host(self, connection: Connection) -> None:
+        """Serves a connection in a task of its own."""
+        task = asyncio.create_task(self.serve_connection(connection), name="paper venue serves a connection")
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def close(self) -> None:
+        """Ends every connection and abandons answers that no block will give any more."""
+        for line in list(self._lines.values()):
+            line.cut()
+        for answer in list(self._answers):
+            answer.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+
+
+async def _end(*tasks: asyncio.Task) -> list[object]:
+    for task in tasks:
+        task.cancel()
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _content_type(headers: Mapping[str, str]) -> str:
+    for name, value in headers.items():
+        if name.lower() == "content-type":
+            return value.split(";")[0].strip().lower()
+    return ""
+
+
+Latency = float | Callable[[], float]
+
+
+def memory_dial(venue: PaperVenue, latency_s: Latency = 0.0) -> Dial:
+    """Dials the venue inside the process: each frame takes `latency_s` (or a draw of it) each way."""
+
+    async def dial() -> Connection:
+        await asyncio.sleep(2 * _draw(latency_s))  # the handshake is a round trip
+        client, server = memory_pair(latency_s)
+        venue.host(server)
+        return client
+
+    return dial
+
+
+def memory_rest(venue: PaperVenue, latency_s: Latency = 0.0) -> Callable[[str, bytes], Awaitable[tuple[int, bytes]]]:
+    """REST inside the process: `await post(path, body) -> (status, body)`, `latency_s` each way."""
+
+    async def post(path: str, body: bytes) -> tuple[int, bytes]:
+        await asyncio.sleep(_draw(latency_s))
+        status, _, answer = await venue.http(path, {"Content-Type": JSON}, body)
+        await asyncio.sleep(_draw(latency_s))
+        return status, answer
+
+    return post
+
+
+def _draw(latency_s: Latency) -> float:
+    return latency_s() if callable(latency_s) else latency_s

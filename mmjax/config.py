@@ -1,0 +1,193 @@
+"""Settings: defaults, then a TOML file, then the command line.  A typo is an error, never ignored.
+
+[run]                     capital_usd, markets, seconds, seed, profile, leverage_lev, step_min_s, ...
+[guard]                   limits of the last line of defence
+[params.<concept>]        tunables of every market, by concept file:  [params.governor] yellow_frac = 0.6
+[market.<COIN>]           max_position_usd, target_liquidity_usd, profile of one market
+[market.<COIN>.<concept>] tunables of one market
+"""
+
+import dataclasses
+import difflib
+import math
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from mmjax.derive import Profile
+from mmjax.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What to run and with how much; `seconds` 0 means until interrupted."""
+
+    markets: str = "32"
+    capital_usd: float = 10_000.0
+    seconds: float = 0.0
+    seed: int = 1
+    profile: str = Profile.DEFAULT.value
+    leverage_lev: int = 10
+    step_min_s: float = 0.05
+    step_max_s: float = 0.5
+    cancel_after_s: float = 60.0
+
+    def check(self) -> None:
+        """Raises ConfigError naming the first setting that is out of bounds."""
+        _bounds("run.capital_usd", self.capital_usd, 0.0, 1e9)
+        _bounds("run.seconds", self.seconds, 0.0, 1e7, low_open=False)
+        _bounds("run.seed", self.seed, 0, 2**32 - 1, low_open=False)
+        _bounds("run.leverage_lev", self.leverage_lev, 1, 50, low_open=False)
+        _bounds("run.step_min_s", self.step_min_s, 0.0, 10.0)
+        _bounds("run.step_max_s", self.step_max_s, self.step_min_s, 60.0, low_open=False)
+        _bounds("run.cancel_after_s", self.cancel_after_s, 5.0, 86_400.0, low_open=False)
+        if self.profile not in {profile.value for profile in Profile}:
+            raise ConfigError(f"run.profile = {self.profile!r}: use one of {', '.join(p.value for p in Profile)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class GuardLimits:
+    """Integer-checked limits, independent of the model.
+
+    price_band_frac: furthest an order may be from the mid.  order_usd_max: one order; 0 = twice the position limit.
+    open_orders_max: own orders at once.  rejects_per_min_max: refusals before increasing orders stop for a minute.
+    gross_mult_max: account notional, position and resting, over equity.
+    """
+
+    price_band_frac: float = 0.05
+    order_usd_max: float = 0.0
+    open_orders_max: int = 1000
+    rejects_per_min_max: int = 200
+    gross_mult_max: float = 20.0
+
+    def check(self) -> None:
+        """Raises ConfigError naming the first limit that is out of bounds."""
+        _bounds("guard.price_band_frac", self.price_band_frac, 0.0, 0.5)
+        _bounds("guard.order_usd_max", self.order_usd_max, 0.0, 1e9, low_open=False)
+        _bounds("guard.open_orders_max", self.open_orders_max, 1, 5000, low_open=False)
+        _bounds("guard.rejects_per_min_max", self.rejects_per_min_max, 1, 100_000, low_open=False)
+        _bounds("guard.gross_mult_max", self.gross_mult_max, 0.0, 1000.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class MarketSettings:
+    """What one market overrides; 0 = derived from the capital."""
+
+    max_position_usd: float = 0.0
+    target_liquidity_usd: float = 0.0
+    profile: str = ""
+    params: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything a run is told."""
+
+    run: Run = dataclasses.field(default_factory=Run)
+    guard: GuardLimits = dataclasses.field(default_factory=GuardLimits)
+    params: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    market: dict[str, MarketSettings] = dataclasses.field(default_factory=dict)
+
+
+Tunables = dict[str, dict[str, float]]  # concept -> field -> default: what [params.*] may name
+
+
+def load(path: Path | None, tunables: Tunables, **overrides: Any) -> Settings:
+    """Settings from defaults, the file at `path` and non-None `overrides` of [run]; raises ConfigError."""
+    document = _read(path) if path else {}
+    _known("", document, {"run", "guard", "params", "market"})
+    run = _section("run", Run, document.get("run", {}) | {k: v for k, v in overrides.items() if v is not None})
+    guard = _section("guard", GuardLimits, document.get("guard", {}))
+    params = _tunables("params", document.get("params", {}), tunables)
+    markets = {coin: _market(coin, table, tunables) for coin, table in _table("market", document).items()}
+    run.check()
+    guard.check()
+    return Settings(run=run, guard=guard, params=params, market=markets)
+
+
+def _read(path: Path) -> dict:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"config file {str(path)!r} does not exist") from None
+    except OSError as error:
+        raise ConfigError(f"config file {str(path)!r}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config file {str(path)!r} is not valid TOML: {error}") from None
+
+
+def _market(coin: str, table: Any, tunables: Tunables) -> MarketSettings:
+    name = f"market.{coin}"
+    if not isinstance(table, dict):
+        raise ConfigError(f"{name} = {table!r}: expected a table, as in [{name}]")
+    own = {key: value for key, value in table.items() if not isinstance(value, dict)}
+    nested = {key: value for key, value in table.items() if isinstance(value, dict)}
+    settings = _section(name, MarketSettings, own, hidden={"params"}, also=set(tunables))
+    for field in ("max_position_usd", "target_liquidity_usd"):
+        _bounds(f"{name}.{field}", getattr(settings, field), 0.0, 1e9, low_open=False)
+    if settings.profile and settings.profile not in {profile.value for profile in Profile}:
+        raise ConfigError(f"{name}.profile = {settings.profile!r}: use one of {', '.join(p.value for p in Profile)}")
+    return dataclasses.replace(settings, params=_tunables(name, nested, tunables))
+
+
+def _table(name: str, document: dict) -> dict:
+    table = document.get(name, {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{name} = {table!r}: expected a table, as in [{name}.BTC]")
+    return table
+
+
+def _section(name: str, cls: type, table: Any, hidden: set[str] = frozenset(), also: set[str] = frozenset()) -> Any:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{name} = {table!r}: expected a table, as in [{name}]")
+    fields = {field.name: field.default for field in dataclasses.fields(cls) if field.name not in hidden}
+    _known(name, table, set(fields) | also)
+    return cls(**{key: _typed(f"{name}.{key}", value, fields[key]) for key, value in table.items()})
+
+
+def _tunables(name: str, table: Any, tunables: Tunables) -> dict[str, dict[str, float]]:
+    _known(name, table, set(tunables))
+    result = {}
+    for concept, fields in table.items():
+        where = f"{name}.{concept}"
+        if not isinstance(fields, dict):
+            raise ConfigError(f"{where} = {fields!r}: expected a table, as in [{where}]")
+        _known(where, fields, set(tunables[concept]))
+        result[concept] = {key: _tunable(f"{where}.{key}", value) for key, value in fields.items()}
+    return result
+
+
+def _tunable(name: str, value: Any) -> float:
+    number = _typed(name, value, 0.0)
+    if math.isnan(number) or number < 0:
+        raise ConfigError(f"{name} = {value!r}: limits and tunables are not negative")
+    return number
+
+
+def _typed(name: str, value: Any, default: Any) -> Any:
+    """`value` as the type of `default`; an int is a float, a whole float is an int, nothing else is converted."""
+    if isinstance(default, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(default, int) and not isinstance(value, bool) and isinstance(value, int):
+        return value
+    if isinstance(default, str) and isinstance(value, str | int) and not isinstance(value, bool):
+        return str(value)
+    raise ConfigError(f"{name} = {value!r}: expected {type(default).__name__}")
+
+
+def _known(name: str, table: Any, known: set[str]) -> None:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{name} = {table!r}: expected a table")
+    for key in table:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
+            raise ConfigError(f"unknown setting {f'{name}.{key}' if name else key!r}: {hint}")
+
+
+def _bounds(name: str, value: float, low: float, high: float, low_open: bool = True) -> None:
+    inside = (low < value if low_open else low <= value) and value <= high
+    if not inside:
+        raise ConfigError(
+            f"{name} = {value!r}: must be {'above' if low_open else 'at least'} {low:g} and at most {high:g}"
+        )

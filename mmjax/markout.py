@@ -1,0 +1,174 @@
+"""Signed markouts of our own fills: where the mid went a while after each.
+
+A fill of direction dir (+1 bid, -1 ask) whose reference mid was m costs, h seconds later,
+
+    AS(h) = -dir (mid(t + h) - m) / m     in bps, positive = adverse
+
+The reference is the mid from which the fill's depth is measured (its placement), so depth - AS(h) - fee is what the
+fill had earned by then; with the mid of the fill itself on both sides that is 0 by construction and says nothing.
+
+Fills wait in a ring of K rows of int32, (twice the reference mid, clock in ms, depth in thousandths of a bps, signed
+count), one pointer per horizon.  Pointers only move forward, so a step resolves at most `RESOLVED` of the oldest rows
+due per horizon.  A full ring overwrites its oldest row, and every pointer behind it skips ahead: an overwritten fill
+is never resolved.  A markout taken much too late, after a gap in the feed, is a different quantity and is dropped.
+Clock and counters are int32 that wrap around; only their differences are used.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from mmjax import numerics
+from mmjax.record import record
+from mmjax.sides import SIGN
+
+RING = 128  # fills in flight, a power of two
+RESOLVED = 4  # rows resolved per horizon and step; a step adds at most two
+MID2_PX, CLOCK_MS, DEPTH_MBPS, SIGNED_COUNT = range(4)  # columns of the ring
+LARGEST_COUNT = 1e6
+LARGEST_DEPTH_BPS = 1e5
+
+
+@record
+class Params:
+    """Tunables.
+
+    horizons_s [H]: page.  decision: which of them feeds adverse selection (page: 1 s).
+    late_ratio, late_s: a markout older than late_ratio * horizon + late_s is dropped; guess.
+    curve_halflife_count: fills after which an old markout weighs half in the curve; guess.
+    """
+
+    horizons_s: tuple = (0.5, 1.0, 2.0, 10.0, 60.0)
+    decision: float = 1.0
+    late_ratio: float = 2.0
+    late_s: float = 1.0
+    curve_halflife_count: float = 50.0
+
+
+@record
+class State:
+    """ring [K, 4] int32.  head (): rows ever pushed.  tail [H]: rows each horizon has passed.  clock_ms (), rest_ms ():
+    time so far, whole and fraction.  curve_sum_bps, curve_count [H]: decayed sums of markouts and of fills."""
+
+    ring: jax.Array
+    head: jax.Array
+    tail: jax.Array
+    clock_ms: jax.Array
+    rest_ms: jax.Array
+    curve_sum_bps: jax.Array
+    curve_count: jax.Array
+
+
+@record
+class Resolved:
+    """Fills whose decision horizon came in this step, [R]: adverse_bps, depth_bps, count (0 where not valid), valid."""
+
+    adverse_bps: jax.Array
+    depth_bps: jax.Array
+    count: jax.Array
+    valid: jax.Array
+
+
+def init(params: Params) -> State:
+    """No fills."""
+    horizons = len(params.horizons_s)
+    return State(
+        ring=jnp.zeros((RING, 4), jnp.int32),
+        head=jnp.int32(0),
+        tail=jnp.zeros(horizons, jnp.int32),
+        clock_ms=jnp.array(0, jnp.int32),
+        rest_ms=jnp.float32(0),
+        curve_sum_bps=jnp.zeros(horizons, jnp.float32),
+        curve_count=jnp.zeros(horizons, jnp.float32),
+    )
+
+
+def update(
+    params: Params,
+    state: State,
+    mid2_px: jax.Array,
+    fill_count: jax.Array,
+    fill_depth_bps: jax.Array,
+    fill_mid2_px: jax.Array,
+    dt_s: jax.Array,
+) -> tuple[State, Resolved]:
+    """Advances the clock, adds this step's fills, resolves what is due.
+
+    mid2_px (): twice the mid, int32, 0 = absent (nothing resolves).  Fills are per side [S], one row each: number, mean
+    depth, twice the reference mid.  A row without a positive count, a finite depth and a positive mid is not added.
+    """
+    state = _push(_advance(state, dt_s), fill_count, fill_depth_bps, fill_mid2_px)
+    lag = jnp.minimum(state.head - state.tail, RING)
+    tail = state.head - lag
+    ahead = jnp.arange(RESOLVED, dtype=jnp.int32)[None, :]
+    rows = state.ring[(tail[:, None] + ahead) & (RING - 1)]  # [H, R, 4]
+    age_s = (state.clock_ms - rows[..., CLOCK_MS]).astype(jnp.float32) * 1e-3
+    horizon_s = jnp.asarray(params.horizons_s, jnp.float32)[:, None]
+    due = (ahead < lag[:, None]) & (age_s >= horizon_s) & (mid2_px > 0)
+    timely = due & (age_s <= params.late_ratio * horizon_s + params.late_s)
+    signed = rows[..., SIGNED_COUNT]
+    move = (mid2_px - rows[..., MID2_PX]).astype(jnp.float32)
+    reference = jnp.maximum(rows[..., MID2_PX], 1).astype(jnp.float32)
+    adverse_bps = -jnp.sign(signed).astype(jnp.float32) * move / reference * 1e4
+    count = jnp.where(timely, jnp.abs(signed).astype(jnp.float32), 0.0)
+    kept = numerics.keep(jnp.sum(count, axis=1), params.curve_halflife_count)
+    state = dataclasses.replace(
+        state,
+        tail=tail + jnp.sum(due, axis=1, dtype=jnp.int32),
+        curve_sum_bps=kept * state.curve_sum_bps + jnp.sum(jnp.where(timely, count * adverse_bps, 0.0), axis=1),
+        curve_count=kept * state.curve_count + jnp.sum(count, axis=1),
+    )
+    chosen = jnp.arange(horizon_s.shape[0]) == params.decision.astype(jnp.int32)
+
+    def decided(values: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.where(chosen[:, None] & timely, values, 0.0), axis=0)
+
+    return state, Resolved(
+        adverse_bps=decided(adverse_bps),
+        depth_bps=decided(rows[..., DEPTH_MBPS].astype(jnp.float32) * 1e-3),
+        count=decided(count),
+        valid=jnp.any(chosen[:, None] & timely, axis=0),
+    )
+
+
+def decision_horizon_s(params: Params) -> jax.Array:
+    """The horizon that `Resolved` speaks of, ()."""
+    horizons_s = jnp.asarray(params.horizons_s, jnp.float32)
+    chosen = jnp.arange(horizons_s.shape[0]) == params.decision.astype(jnp.int32)
+    return jnp.sum(jnp.where(chosen, horizons_s, 0.0))
+
+
+def curve_bps(state: State) -> jax.Array:
+    """Mean adverse markout of recent fills at each horizon, [H]; 0 without fills."""
+    return numerics.ratio(state.curve_sum_bps, state.curve_count, 0.0)
+
+
+def _advance(state: State, dt_s: jax.Array) -> State:
+    """The clock moved by `dt_s`; a negative or non-finite dt leaves it."""
+    rest_ms = state.rest_ms + jnp.where((dt_s >= 0) & (dt_s < 1e6), dt_s, 0.0) * 1e3
+    whole_ms = jnp.round(rest_ms)
+    return dataclasses.replace(
+        state, clock_ms=state.clock_ms + whole_ms.astype(jnp.int32), rest_ms=rest_ms - whole_ms
+    )
+
+
+def _push(state: State, fill_count: jax.Array, fill_depth_bps: jax.Array, fill_mid2_px: jax.Array) -> State:
+    """One row per side that filled, the bid's first; rows that are not wanted are written outside and dropped."""
+    wanted = (fill_count > 0) & (jnp.abs(fill_depth_bps) <= LARGEST_DEPTH_BPS) & (fill_mid2_px > 0)
+    added = wanted.astype(jnp.int32)
+    position = state.head + jnp.array([0, 1], jnp.int32) * added[0]
+    slot = jnp.where(wanted, position & (RING - 1), jnp.array([RING, RING + 1], jnp.int32))
+    count = jnp.clip(jnp.where(wanted, jnp.round(fill_count), 0.0), 1.0, LARGEST_COUNT)
+    depth_mbps = jnp.round(jnp.where(wanted, fill_depth_bps, 0.0) * 1e3)
+    rows = jnp.stack(
+        [
+            fill_mid2_px,
+            jnp.broadcast_to(state.clock_ms, (2,)),
+            depth_mbps.astype(jnp.int32),
+            (SIGN * count).astype(jnp.int32),
+        ],
+        axis=1,
+    )
+    ring = state.ring.at[slot].set(rows, mode="drop", unique_indices=True)
+    return dataclasses.replace(state, ring=ring, head=state.head + added[0] + added[1])
