@@ -136,7 +136,8 @@ class Ledger:
         position_lots, mark_px = np.asarray(position_lots, np.int64), np.asarray(mark_px, np.int64)
         unpriced = np.nonzero((position_lots != 0) & (mark_px <= 0))[0]
         if unpriced.size:
-            raise ValueError(f"row {unpriced[0]} holds {position_lots[unpriced[0]]} lots and has no mark: give its mark_px")
+            row = int(unpriced[0])
+            raise ValueError(f"row {row} holds {position_lots[row]} lots and has no mark: give its mark_px")
         self.position_lots[:] = position_lots
         self.cash_uusd[:] = -position_lots * mark_px
         self.cost_uusd[:] = position_lots * mark_px

@@ -28,9 +28,9 @@ still trade on each side, and what must be asked because no message will come.
   (4) "never placed, already canceled, or filled" proves nothing about fills; other refusals leave the order open
   (5) only when it is the first sign of life of that leg: an old report proves nothing
 
-A modify at this venue is a cancel and a new order: new oid, same cloid.  So an order has legs: the current one, the next
-one while a modify is on its way, and former ones that may still have fills under way.  Each leg has `end_lots`, the
-most that it can ever have filled: all of it while it may live, the reported amount once its end is reported.
+A modify at this venue is a cancel and a new order: new oid, same cloid.  So an order has legs: the current one, the
+next one while a modify is on its way, and former ones that may still have fills under way.  Each leg has `end_lots`,
+the most that it can ever have filled: all of it while it may live, the reported amount once its end is reported.
 Then `end_lots - filled_lots` summed over legs is what may still trade, whatever the messages do:
 
     position as booked + what may still trade  >=  position at the venue + what rests or flies there
@@ -97,7 +97,10 @@ class Report(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Answer to one item of a batch; `kind`: resting, filled, success, error (this item), refused (the action), unknown."""
+    """Answer to one item of a batch.
+
+    `kind` is resting, filled, success, error (this item failed), refused (the whole action was), or unknown.
+    """
 
     kind: str
     oid: int = 0
@@ -164,7 +167,7 @@ class Leg:
     """One life of an order at the venue, under one oid."""
 
     __slots__ = (
-        "closed",
+        "end",
         "end_lots",
         "filled_lots",
         "lots",
@@ -184,8 +187,8 @@ class Leg:
         self.filled_lots = 0
         self.end_lots = lots
         self.opened_ns = 0
-        self.closed = False  # will fill no more at the venue
-        self.proven = False  # and how much it filled is known
+        self.end: State | None = None  # how it ended: it fills no more at the venue
+        self.proven = False  # and how much it had filled is known
 
     @property
     def owed_lots(self) -> int:
@@ -262,7 +265,7 @@ class Order:
 
     @property
     def exposed_lots(self) -> int:
-        """What may still trade under this cloid: an old leg can fill in part just before a whole new one replaces it."""
+        """What may still trade under this cloid: an old leg can fill in part just before a new one replaces it."""
         return self._exposed_lots
 
     def legs(self) -> Iterable[Leg]:
@@ -329,7 +332,7 @@ class OrderTable:
         """A new order for an empty slot; raises NotSent when the slot is taken."""
         holder = self._slots.get((row, side, level))
         if holder is not None:
-            raise NotSent(f"slot (row {row}, side {side}, level {level}) holds {holder.cloid}: cancel or modify that one")
+            raise NotSent(f"slot (row {row}, side {side}, level {level}) is taken: cancel or modify {holder.cloid}")
         cloid = f"{self._prefix}{self.cloid_count:0{self._cloid_digits}x}"
         self.cloid_count += 1
         order = Order(cloid, row, side, level)
@@ -389,7 +392,7 @@ class OrderTable:
             order = self._adopt(report, now_ns)
         leg = self._leg(order, report.oid)
         if leg is None and report.status == "open" and report.oid > max(order.oids, default=-1):
-            leg = self._revive(order, report)
+            leg = self._revive(order, report, now_ns)
         if leg is not None:
             self._apply(order, leg, report, now_ns)
         self._touch(order, now_ns)
@@ -429,7 +432,7 @@ class OrderTable:
         self._touch(order, now_ns)
 
     def baseline(self, fills: Iterable[OwnFill], position_lots: dict[int, int], time_ms: int | None = None) -> None:
-        """The start: positions by row as the venue had them at `time_ms`; fills up to then are history, later ones count."""
+        """The start: positions by row as the venue had them at `time_ms`; fills up to then (None: all) are history."""
         for row, lots in position_lots.items():
             self.position_lots[row] = lots
         for fill in fills:
@@ -561,17 +564,18 @@ class OrderTable:
             leg = self._leg(order, outcome.oid)
             if leg is None:
                 return
-            if not leg.opened_ns:
-                leg.opened_ns = now_ns
-            if leg is order.leg and not leg.closed and order.state in (SENT, UNKNOWN):
+            if leg.opened_ns:
+                return  # known since, and possibly overtaken
+            leg.opened_ns = now_ns
+            if leg is order.leg and order.state in (SENT, UNKNOWN):
                 if outcome.kind == "resting":
                     order.state = OPEN
                 else:
                     self._doubt(order, "filled at once, fills awaited", now_ns, SETTLE_NS)
         elif outcome.kind in ("error", "refused"):
             if order.live and not leg.opened_ns:
-                self._close(leg, leg.filled_lots, now_ns)
-                self._end(order, REJECTED, outcome.text)
+                self._close(leg, REJECTED, leg.filled_lots, now_ns)
+                order.reason = outcome.text
         elif order.state in (INTENDED, SENT):
             self._doubt(order, outcome.text, now_ns)
 
@@ -582,9 +586,8 @@ class OrderTable:
                 return
             if not leg.opened_ns:
                 leg.opened_ns = now_ns
-            dead = leg.closed
             self._promote(order, now_ns)
-            if order.state in (MODIFYING, UNKNOWN) and not dead:
+            if order.state in (MODIFYING, UNKNOWN):
                 if outcome.kind == "resting":
                     order.state = OPEN
                 else:
@@ -592,18 +595,13 @@ class OrderTable:
         elif outcome.kind == "unknown":
             if order.state is MODIFYING:
                 self._doubt(order, outcome.text, now_ns)
-        elif order.next_leg is not None and order.next_leg.oid is None:
-            order.next_leg = None
-            if order.state not in (MODIFYING, UNKNOWN):
-                return
-            if order.leg.closed:
-                self._end_as_closed(order, outcome.text)
-            elif outcome.kind == "refused" and order.state is MODIFYING:
+        elif order.next_leg is not None:
+            if order.next_leg.oid is None:
+                order.next_leg = None
+            if order.state is MODIFYING and outcome.kind == "refused":
                 order.state = OPEN
-            else:
+            elif order.state in (MODIFYING, UNKNOWN):
                 self._doubt(order, outcome.text, now_ns)
-        elif order.next_leg is not None and order.state is MODIFYING:  # refused by a report too: the old leg's end is due
-            self._doubt(order, outcome.text, now_ns)
 
     def _on_cancelled(self, order: Order, outcome: Outcome, now_ns: int) -> None:
         if not order.live:
@@ -611,19 +609,13 @@ class OrderTable:
         if outcome.kind == "success":
             if order.next_leg is not None:
                 self._promote(order, now_ns)
-            self._rest(order.leg, now_ns)
-            order.leg.closed = True  # how much it had filled by then is still to be reported
-            self._end(order, CANCELLED, "")
-        elif order.state is not CANCELLING:
-            return
-        elif outcome.kind in ("error", "refused") and GONE not in outcome.text and order.leg.opened_ns:
-            if order.next_leg is None:
-                order.state = OPEN
-                order.reason = outcome.text
+            self._close(order.leg, CANCELLED, None, now_ns)
+        elif order.state is CANCELLING:
+            told = outcome.kind in ("error", "refused") and GONE not in outcome.text
+            if told and order.leg.opened_ns and order.next_leg is None:
+                order.state, order.reason = OPEN, outcome.text
             else:
                 self._doubt(order, outcome.text, now_ns)
-        else:
-            self._doubt(order, outcome.text, now_ns)
 
     # --- reports and fills, leg by leg
 
@@ -636,18 +628,17 @@ class OrderTable:
             self.counts["unknown_status"] += 1
             if order.live and order.state is not UNKNOWN:
                 self._doubt(order, report.status, now_ns)
-        else:
-            if word == "filled":
-                end_lots = leg.lots
-            elif word == "cancelled" and not (leg.reduce_only or report.reduce_only):
-                end_lots = report.orig_lots - report.lots
-            else:  # a reduce-only order shrinks without filling; it cannot add to the position either
-                end_lots = leg.filled_lots
-            self._close(leg, end_lots, now_ns)
-            self._apply_end(order, leg, word, report.status, now_ns)
+        elif word == "filled":
+            self._apply_end(order, leg, FILLED, leg.lots, now_ns)
+        elif word == "cancelled" and not (leg.reduce_only or report.reduce_only):
+            self._apply_end(order, leg, CANCELLED, report.orig_lots - report.lots, now_ns)
+        else:  # a reduce-only order shrinks without filling; it cannot add to the position either
+            end = CANCELLED if word == "cancelled" else REJECTED
+            self._apply_end(order, leg, end, leg.filled_lots, now_ns)
+        order.reason = report.status
 
     def _apply_open(self, order: Order, leg: Leg, now_ns: int) -> None:
-        if leg.closed:
+        if leg.end is not None:
             return
         first_sign = not leg.opened_ns
         if first_sign:
@@ -656,20 +647,13 @@ class OrderTable:
             self._promote(order, now_ns)
             if order.state in (MODIFYING, UNKNOWN):
                 order.state = OPEN
-        elif leg is order.leg and first_sign and order.state in (INTENDED, SENT, UNKNOWN):
+        elif leg is order.leg and first_sign and order.state in (SENT, UNKNOWN):
             order.state = OPEN
 
-    def _apply_end(self, order: Order, leg: Leg, word: str, status: str, now_ns: int) -> None:
-        if leg is order.next_leg:
-            if word == "rejected":
-                if order.leg.closed:
-                    order.next_leg = None
-                    self._end_as_closed(order, status)
-                return
+    def _apply_end(self, order: Order, leg: Leg, end: State, end_lots: int, now_ns: int) -> None:
+        self._close(leg, end, end_lots, now_ns)
+        if leg is order.next_leg and end is not REJECTED:
             self._promote(order, now_ns)
-        if leg is order.leg and order.live and (order.next_leg is None or order.next_leg.closed):
-            order.next_leg = None
-            self._end(order, {"filled": FILLED, "cancelled": CANCELLED, "rejected": REJECTED}[word], status)
 
     def _book(self, leg: Leg, fill: OwnFill, now_ns: int) -> None:
         """One fill of one leg."""
@@ -687,9 +671,7 @@ class OrderTable:
             if order.state in (MODIFYING, UNKNOWN):
                 order.state = OPEN
         if leg.filled_lots >= leg.lots:
-            self._close(leg, leg.filled_lots, now_ns)
-            if leg is order.leg and order.next_leg is None and order.live:
-                self._end(order, FILLED, "")
+            self._close(leg, FILLED, leg.filled_lots, now_ns)
         elif leg is order.leg and first_sign and order.state in (SENT, UNKNOWN):
             order.state = OPEN
 
@@ -717,7 +699,7 @@ class OrderTable:
         if leg is not None:
             return leg if leg.order is order else None
         if order.leg.oid is None:
-            leg = order.leg
+            leg = None if order.leg.proven else order.leg  # proven never to have rested: it has no oid
         elif order.next_leg is not None and order.next_leg.oid is None and oid > order.leg.oid:
             leg = order.next_leg
         if leg is not None:
@@ -737,19 +719,18 @@ class OrderTable:
     def _promote(self, order: Order, now_ns: int) -> None:
         """The next leg rests, so the former one is gone; how much that had filled is still to be reported."""
         former, order.leg, order.next_leg = order.leg, order.next_leg, None
-        if not former.closed:
-            self._rest(former, now_ns)
-            former.closed = True
+        self._close(former, CANCELLED, None, now_ns)
         if former.owed_lots > 0:
             order.former.append(former)
 
-    def _close(self, leg: Leg, end_lots: int, now_ns: int) -> None:
-        """The leg is dead, having filled `end_lots` in all."""
-        if not leg.closed:
+    def _close(self, leg: Leg, end: State, end_lots: int | None, now_ns: int) -> None:
+        """The leg is dead, having filled `end_lots` in all; None when that is still to be reported."""
+        if leg.end is None:
             self._rest(leg, now_ns)
-            leg.closed = True
-        if not leg.proven:
+            leg.end = end
+        if end_lots is not None and not leg.proven:
             leg.proven = True
+            leg.end = end
             leg.end_lots = max(end_lots, leg.filled_lots)
 
     def _adopt(self, report: Report, now_ns: int) -> Order:
@@ -757,18 +738,17 @@ class OrderTable:
         self.counts["adopted"] += 1
         order = Order(report.cloid, report.row, report.side, -1)
         order.state = SENT
-        order.leg = Leg(order, report.px, report.orig_lots, 0, report.reduce_only)  # whole: which fills are booked is unknown
+        # counted whole: how much of what it filled is in our position is not known
+        order.leg = Leg(order, report.px, report.orig_lots, 0, report.reduce_only)
         self._enter(order, now_ns)
         return order
 
-    def _revive(self, order: Order, report: Report) -> Leg:
+    def _revive(self, order: Order, report: Report, now_ns: int) -> Leg:
         """The venue shows a newer leg than any known: it wins."""
         self.counts["revived"] += 1
         leg = Leg(order, report.px, report.orig_lots, order.leg.mid2_px, report.reduce_only)
-        if order.leg.owed_lots > 0:
-            order.former.append(order.leg)
-        order.leg.closed = True
-        order.leg, order.next_leg = leg, None
+        order.next_leg = leg
+        self._promote(order, now_ns)
         order.state = UNKNOWN
         self._bind(leg, report.oid)
         return leg
@@ -779,27 +759,18 @@ class OrderTable:
         order.state, order.reason = UNKNOWN, reason
         order.ask_ns, order.asks = now_ns + patience_ns, 0
 
-    def _end(self, order: Order, state: State, reason: str) -> None:
-        order.state, order.reason = state, reason
-
-    def _end_as_closed(self, order: Order, reason: str) -> None:
-        leg = order.leg
-        self._end(order, FILLED if leg.proven and leg.end_lots >= leg.lots else CANCELLED, reason)
-
     def _settle(self, order: Order, report: Report, expired: bool, now_ns: int) -> None:
         """A read of one order as it stands settles what a report among others would not."""
         ended = fate(report.status) not in ("open", "unknown")
         if expired and ended:
             for leg in order.legs():
-                if leg.closed and leg.oid is None:  # sent, never seen, and the newest under this cloid is another
-                    self._close(leg, leg.filled_lots, now_ns)
+                if leg.end is not None and leg.oid is None:  # never seen, and the newest of this cloid is another
+                    self._close(leg, leg.end, leg.filled_lots, now_ns)
         if order.state is not UNKNOWN or report.oid != order.leg.oid:
             return
-        pending = order.next_leg is not None and not order.next_leg.closed
-        if ended and order.leg.closed:
+        if ended:
             order.next_leg = None  # a modify of a dead order fails
-            self._end_as_closed(order, report.status)
-        elif fate(report.status) == "open" and not order.leg.closed and (expired or not pending):
+        elif fate(report.status) == "open" and order.leg.end is None and (expired or not _pending(order)):
             order.next_leg = None
             order.state = OPEN
 
@@ -807,15 +778,13 @@ class OrderTable:
         """The venue has repeatedly not heard of it, after nothing sent can arrive any more."""
         if isinstance(key, int):
             leg = self._by_oid.get(key)
-            legs = [leg] if leg is not None else []
+            legs = [] if leg is None else [leg]
         else:
             legs = list(order.legs())
-            if order.live:
-                order.next_leg = None
-                self._end(order, CANCELLED if order.leg.opened_ns else REJECTED, "unknown to the venue")
+            order.next_leg = None
+            order.reason = "unknown to the venue"
         for leg in legs:
-            leg.proven = False
-            self._close(leg, leg.filled_lots, now_ns)
+            self._close(leg, CANCELLED if leg.opened_ns else REJECTED, leg.filled_lots, now_ns)
 
     # --- bookkeeping
 
@@ -827,13 +796,17 @@ class OrderTable:
         self._touch(order, now_ns)
 
     def _touch(self, order: Order, now_ns: int) -> None:
-        """Brings every view in line with what the order is now."""
-        row, side, live = order.row, order.side, order.state < FILLED
+        """Ends the order if its legs have ended, and brings every view in line."""
+        row, side = order.row, order.side
+        if order.leg.end is not None and order.state < FILLED and not _pending(order):
+            order.next_leg = None
+            order.state = order.leg.end
+        live = order.state < FILLED
         if order.former:
             order.former = [leg for leg in order.former if leg.end_lots > leg.filled_lots]
         leg, other = order.leg, order.next_leg
         exposed = leg.end_lots - leg.filled_lots
-        owing = bool(order.former) or (exposed > 0 and leg.closed)
+        owing = bool(order.former) or (exposed > 0 and leg.end is not None)
         for former in order.former:
             exposed += former.end_lots - former.filled_lots
         resting = 0
@@ -920,9 +893,14 @@ class OrderTable:
 def _question(order: Order) -> str | int | None:
     """What to ask the venue about an order; None when only fills are awaited."""
     if order.state is UNKNOWN:
-        refused = order.next_leg is not None and order.next_leg.closed  # the cloid would name that one
-        return order.leg.oid if refused else order.cloid
+        # the cloid names the newest leg, refused ones included: only of use while the newest is what matters
+        return order.cloid if order.leg.oid is None or _pending(order) else order.leg.oid
     for leg in order.legs():
-        if leg.closed and not leg.proven and leg.owed_lots > 0:
+        if leg.end is not None and not leg.proven and leg.owed_lots > 0:
             return leg.oid if leg.oid is not None else order.cloid
     return None
+
+
+def _pending(order: Order) -> bool:
+    """Whether a new leg may still come to life."""
+    return order.next_leg is not None and order.next_leg.end is None

@@ -116,7 +116,9 @@ class Session:
     """
 
     def __init__(self, wanted: Sequence[dict[str, Any]]):
-        self._subscriptions = {key(request): _Subscription(request) for request in wanted}
+        self._subscriptions: dict[Key, _Subscription] = {}
+        for request in wanted:
+            self._subscriptions.setdefault(key(request), _Subscription(request))
         _check_limits(self._subscriptions)
         self._watched: dict[tuple[type, str | None], _Subscription] = {
             (WATCHED[one.request["type"]], one.request.get("coin")): one

@@ -21,8 +21,9 @@ and absurd are all the same to the step, `feed_ok` 0, and each has its own words
 frame is dropped and keeps its market suspect until a sane one comes; malformed prints are dropped and counted only,
 since they feed estimators and not prices.
 
-Prints are grouped into the orders that caused them: consecutive prints of one taker, side and block are one arrival at
-its deepest price, since what is counted is orders that would have reached a quote, not how many makers they met.
+Prints are grouped into the decisions that caused them: those of one taker, side and block are one arrival at its
+deepest price, since what is counted is how often a quote would have been reached, not how many makers were met or into
+how many orders the taker cut his size.  Where the venue names no takers every print is an arrival.
 """
 
 import math
@@ -76,6 +77,7 @@ class _Row:
         "ctx_mid20_px",
         "ctx_ns",
         "depth",
+        "fault_ms",
         "faults",
         "funding_per_hour",
         "gap_s",
@@ -111,6 +113,7 @@ class _Row:
         self.trade_ms = 0
         self.trade_tids: set[int] = set()
         self.faults: dict[str, str] = {}  # "book" or "ctx" to what was wrong with the newest frame of that kind
+        self.fault_ms = 0  # newest venue time of a bad book frame; older good ones do not clear it
         self.lost = False
         self.reason = "no book yet"
 
@@ -175,7 +178,7 @@ class Tape:
         """Prints, of one market or several, oldest first."""
         self._link_ns = recv_ns
         obs = self._written[1]
-        order, order_bin = None, 0
+        arrivals: dict[tuple, int] = {}  # (row, side, venue time, taker) to its deepest bin so far
         for trade in trades:
             row = self.row_of.get(trade.coin)
             if row is None or not self._is_new(self._rows[row], trade):
@@ -196,14 +199,10 @@ class Tape:
             if distance_bin is None:
                 continue
             taker = trade.users[side == BID] if trade.users else trade.tid
-            if order == (row, side, trade.time, taker):
-                if distance_bin > order_bin:
-                    obs.trade_count[row, side, order_bin] -= 1
-                    obs.trade_count[row, side, distance_bin] += 1
-                    order_bin = distance_bin
-            else:
-                order, order_bin = (row, side, trade.time, taker), distance_bin
-                obs.trade_count[row, side, distance_bin] += 1
+            arrival = (row, side, trade.time, taker)
+            arrivals[arrival] = max(distance_bin, arrivals.get(arrival, 0))
+        for (row, side, _, _), deepest_bin in arrivals.items():
+            obs.trade_count[row, side, deepest_bin] += 1
 
     def on_ctx(self, row: int, ctx: events.AssetCtx, recv_ns: int) -> None:
         """Mark, oracle, funding, and the venue's own mid."""
@@ -422,8 +421,7 @@ class Tape:
             if ask is not None:
                 ask_px, ask_lots = parse_px(ask.px, decimals), parse_lots(ask.sz, decimals)
         except DecimalError as failure:
-            market.faults["book"] = f"malformed {channel} frame: {failure}"
-            return False
+            return self._reject(market, time_ms, f"malformed {channel} frame: {failure}")
         if bid is not None and (not 0 < bid_px <= MAX_PX or bid_lots <= 0):
             fault = f"bid of {bid.sz} at {bid.px} out of range"
         elif ask is not None and (not 0 < ask_px <= MAX_PX or ask_lots <= 0):
@@ -432,15 +430,15 @@ class Tape:
             fault = f"{'locked' if bid_px == ask_px else 'crossed'} book {bid.px}@{ask.px}"
         elif time_ms > recv_ns // NS_PER_MS + FUTURE_MS:
             fault = f"{channel} frame stamped {(time_ms - recv_ns // NS_PER_MS) / 1e3:.1f} s in our future"
+            time_ms = 0
         else:
             fault = ""
         if fault:
-            market.faults["book"] = fault
-            return False
+            return self._reject(market, time_ms, fault)
         if time_ms < market.book_ms:
             self.counts["late_" + channel] += 1
             return True
-        if market.faults:
+        if market.faults and time_ms >= market.fault_ms:
             market.faults.pop("book", None)
         if time_ms > market.book_ms:
             if market.book_ms and not market.lost:
@@ -451,6 +449,12 @@ class Tape:
         market.bid_px, market.bid_lots, market.ask_px, market.ask_lots = bid_px, bid_lots, ask_px, ask_lots
         market.mid2_px = bid_px + ask_px if bid_px and ask_px else 0
         return True
+
+    def _reject(self, market: _Row, time_ms: int, fault: str) -> bool:
+        """Drops a book frame; its market is suspect until a sane frame that is not older comes.  False, always."""
+        market.faults["book"] = fault
+        market.fault_ms = max(market.fault_ms, time_ms)
+        return False
 
     def _is_new(self, market: _Row, trade: events.TradeData) -> bool:
         """False for prints already seen: backlogs are sent again at every subscription, and ids are not unique."""

@@ -14,7 +14,7 @@ import msgspec
 
 from feeds.events import AssetCtx
 from mmjax.errors import UniverseError
-from mmjax.units import DecimalError, parse_decimal, parse_lots, parse_px
+from mmjax.units import DecimalError, parse_decimal, parse_px
 
 FIRST_NAMED_TABLE = 50  # venue rule: margin table n < 50 is the single tier of n-fold leverage, and is not listed
 HIP3_ASSETS, HIP3_ASSETS_PER_DEX = 100_000, 10_000  # venue rule for the asset ids of builder-deployed markets
@@ -27,8 +27,8 @@ class MarketSpec:
     """A market as the venue lists it.
 
     coin, asset: its name and id.  tiers: ((lower notional usd, max leverage), ...), from 0 upwards.
-    only_isolated: cross margin is not allowed.  mark_px, oracle_px in `_px`, open_interest_lots in `_lots`, and
-    day_volume_usd, funding_per_hour (a fraction) are 0 where only `meta` was read.
+    only_isolated: cross margin is not allowed.  mark_px, oracle_px in `_px`, open_interest_lots in `_lots` (rounded),
+    day_volume_usd and funding_per_hour (a fraction) are 0 where only `meta` was read.
     fault: why the market cannot be traded here, empty if it can.
     """
 
@@ -148,7 +148,7 @@ def _figures(ctx: AssetCtx, sz_decimals: int) -> dict[str, Any]:
         "oracle_px": parse_px(ctx.oraclePx, sz_decimals),
         "day_volume_usd": parse_fine(ctx.dayNtlVlm),
         "funding_per_hour": parse_fine(ctx.funding),
-        "open_interest_lots": parse_lots(ctx.openInterest, sz_decimals),
+        "open_interest_lots": round(parse_fine(ctx.openInterest) * 10**sz_decimals),  # the venue sends float noise here
     }
 
 

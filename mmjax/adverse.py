@@ -12,12 +12,12 @@ Learning.  Four depth buckets keep, per fill with weight `ewma`, the informed sh
 mean depth.  After every `refit_count` resolved fills the curves move `refit_step` of the way to a new fit:
 
     p0     (m p0' + sum n r) / (m + sum n exp(-d / 10))       maximum likelihood for rare events, m prior fills
-    A0, delta     one Gauss-Newton step of least squares of the bucket means on the product of the two curves, weights n,
-                  with m prior fills spread evenly over the buckets
+    A0, delta     one Gauss-Newton step of least squares of the bucket means on the product of the two curves,
+                  weights n, with m prior fills spread evenly over the buckets
 
 Evidence n halves every `forget_halflife_s`; p0, A0 and delta then fall back towards their priors exactly as a posterior
-mean would, so a market that was once toxic and is no longer quoted there becomes quotable again.  Priors are per market:
-pooling markets of a group is setting their priors from the group.
+mean would, so a market that was once toxic and is no longer quoted becomes quotable again.  Priors are per market: to
+pool the markets of a group, set their priors from the group.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ from mmjax.markout import Resolved
 from mmjax.record import record
 
 BUCKETS = 4
-PRIOR_DEPTHS_BPS = (1.0, 3.5, 7.5, 15.0)  # where the prior fills of each bucket lie, and its mean depth until it has one
+PRIOR_DEPTHS_BPS = (1.0, 3.5, 7.5, 15.0)  # of the prior fills, and of a bucket until it has a fill of its own
 
 
 @record
@@ -88,7 +88,7 @@ class State:
 def init(params: Params) -> State:
     """No fills: the curves are the priors."""
     depth_bps = jnp.array(PRIOR_DEPTHS_BPS, jnp.float32)
-    prior_prob = jnp.asarray(params.prior_prob, jnp.float32)
+    prior_prob = jnp.array(params.prior_prob, jnp.float32)
     share = prior_prob * jnp.exp(-depth_bps / params.prob_decay_bps)
     two_point_bps2 = params.prior_prob * (1.0 - params.prior_prob) * params.prior_adverse_bps**2
     return State(
@@ -97,16 +97,17 @@ def init(params: Params) -> State:
         depth_bps=depth_bps,
         evidence=jnp.zeros(BUCKETS, jnp.float32),
         touch_prob=prior_prob,
-        touch_adverse_bps=jnp.asarray(params.prior_adverse_bps, jnp.float32),
-        decay_bps=jnp.asarray(params.prior_decay_bps, jnp.float32),
-        noise_bps2=jnp.asarray(params.prior_noise_bps**2 + two_point_bps2, jnp.float32),
+        touch_adverse_bps=jnp.array(params.prior_adverse_bps, jnp.float32),
+        decay_bps=jnp.array(params.prior_decay_bps, jnp.float32),
+        noise_bps2=jnp.array(params.prior_noise_bps**2 + two_point_bps2, jnp.float32),
         waiting_count=jnp.float32(0),
     )
 
 
 def is_informed(params: Params, resolved: Resolved, sigma_bps_rt_s: jax.Array, horizon_s: jax.Array) -> jax.Array:
     """[R] bool: the fill was informed; a threshold that is not a number makes every valid fill informed."""
-    threshold_bps = jnp.maximum(params.informed_floor_bps, params.informed_sigmas * sigma_bps_rt_s * jnp.sqrt(horizon_s))
+    noise_bps = sigma_bps_rt_s * jnp.sqrt(horizon_s)
+    threshold_bps = jnp.maximum(params.informed_floor_bps, params.informed_sigmas * noise_bps)
     return resolved.valid & ~(resolved.adverse_bps <= threshold_bps)
 
 
@@ -162,7 +163,7 @@ def informed_rate(params: Params, state: State) -> jax.Array:
 
 
 def _forget(params: Params, state: State, dt_s: jax.Array) -> State:
-    """Evidence decayed by `dt_s`, and the curves drawn to their priors as a posterior mean of that evidence would be."""
+    """Evidence decayed by `dt_s`, and the curves drawn to their priors as a posterior mean would be."""
     kept = numerics.keep(jnp.where((dt_s >= 0) & jnp.isfinite(dt_s), dt_s, 0.0), params.forget_halflife_s)
     count = jnp.sum(state.evidence)
     drawn = kept * (params.prior_count + count) / (params.prior_count + kept * count)
@@ -219,7 +220,7 @@ def _refit_prob(params: Params, state: State) -> jax.Array:
 
 
 def _refit_adverse(params: Params, state: State) -> tuple[jax.Array, jax.Array]:
-    """(A0, delta) moved `refit_step` of a Gauss-Newton step in (log A0, 1/delta), itself bounded to a factor e of A0."""
+    """(A0, delta) moved `refit_step` of a Gauss-Newton step in (log A0, 1/delta), a step being at most a factor e."""
     prior_depth_bps = jnp.array(PRIOR_DEPTHS_BPS, jnp.float32)
     prior_bps = params.prior_adverse_bps * jnp.exp(-prior_depth_bps / params.prior_decay_bps)
     prior_bps *= informed_prob(params, state, prior_depth_bps)

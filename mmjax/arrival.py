@@ -11,7 +11,7 @@ Between edges log R is linear in the depth; beyond the last it falls with kappa.
 kappa is the maximum likelihood rate of an exponential distance seen only through its bin: closed bins are interval
 censored, the last is right censored.  With E_i the mean distance within bin i under the current kappa,
 
-    kappa <- (s + sum_closed n_i) / (s / kappa' + sum_closed n_i E_i + n_last e_last)          (EM; Dempster et al. 1977)
+    kappa <- (s + sum_closed n_i) / (s / kappa' + sum_closed n_i E_i + n_last e_last)      (EM; Dempster et al. 1977)
 
 whose fixed point is that maximum; a step makes two passes from where the previous step stopped, and s prior trades
 anchor it.  There is one posterior per volatility regime, anchored on the one of all regimes; each forgets only while
@@ -24,8 +24,6 @@ with the same ratio under the model: the fixed point is right for exponential di
 
 Adverse selection is not in these numbers, and neither are our own fills: our depth would select them.
 """
-
-import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -45,8 +43,8 @@ LARGEST_EXPONENT = 60.0  # exp(-60) is still a normal float32
 class Params:
     """Tunables.
 
-    prior_kappa_per_bps: 0.2 to 0.3 by spread profile (page).  prior_lam0_per_s: market orders per second and side; guess,
-    better set per market from its volume.  prior_s: seconds the prior rates count as; guess.
+    prior_kappa_per_bps: 0.2 to 0.3 by spread profile (page).  prior_lam0_per_s: market orders per second and side;
+    guess, better set per market from its volume.  prior_s: seconds the prior rates count as; guess.
     prior_trades: trades the prior kappa counts as, and the kappa of all regimes for the kappa of one; guess.
     halflife_s: page.  mix_halflife_s: guess.
     student_nu: 4, or 3 for HIP-3 (page).  robust_weight: share of robust kappa, 0.6 for HIP-3 (page).
@@ -89,7 +87,7 @@ def init(params: Params) -> State:
         exposure_s=jnp.float32(0),
         regime_count=jnp.zeros((len(Regime), BINS), jnp.float32),
         regime_weight=jnp.where(jnp.arange(len(Regime)) == int(Regime.NORMAL), jnp.float32(1), jnp.float32(0)),
-        kappa_per_bps=jnp.asarray(params.prior_kappa_per_bps, jnp.float32),
+        kappa_per_bps=jnp.array(params.prior_kappa_per_bps, jnp.float32),
         regime_kappa_per_bps=jnp.full(len(Regime), params.prior_kappa_per_bps, jnp.float32),
         robust_kappa_per_bps=jnp.array(params.prior_kappa_per_bps, jnp.float32),
     )

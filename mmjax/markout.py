@@ -99,14 +99,7 @@ def update(
     depth, twice the reference mid.  A row without a positive count, a finite depth and a positive mid is not added.
     """
     state = _push(_advance(state, dt_s), fill_count, fill_depth_bps, fill_mid2_px)
-    lag = jnp.minimum(state.head - state.tail, RING)
-    tail = state.head - lag
-    ahead = jnp.arange(RESOLVED, dtype=jnp.int32)[None, :]
-    rows = state.ring[(tail[:, None] + ahead) & (RING - 1)]  # [H, R, 4]
-    age_s = (state.clock_ms - rows[..., CLOCK_MS]).astype(jnp.float32) * 1e-3
-    horizon_s = jnp.asarray(params.horizons_s, jnp.float32)[:, None]
-    due = (ahead < lag[:, None]) & (age_s >= horizon_s) & (mid2_px > 0)
-    timely = due & (age_s <= params.late_ratio * horizon_s + params.late_s)
+    state, rows, timely = _pass_due(params, state, mid2_px)
     signed = rows[..., SIGNED_COUNT]
     move = (mid2_px - rows[..., MID2_PX]).astype(jnp.float32)
     reference = jnp.maximum(rows[..., MID2_PX], 1).astype(jnp.float32)
@@ -115,28 +108,25 @@ def update(
     kept = numerics.keep(jnp.sum(count, axis=1), params.curve_halflife_count)
     state = dataclasses.replace(
         state,
-        tail=tail + jnp.sum(due, axis=1, dtype=jnp.int32),
         curve_sum_bps=kept * state.curve_sum_bps + jnp.sum(jnp.where(timely, count * adverse_bps, 0.0), axis=1),
         curve_count=kept * state.curve_count + jnp.sum(count, axis=1),
     )
-    chosen = jnp.arange(horizon_s.shape[0]) == params.decision.astype(jnp.int32)
+    chosen = timely & _is_decision(params)[:, None]
 
     def decided(values: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.where(chosen[:, None] & timely, values, 0.0), axis=0)
+        return jnp.sum(jnp.where(chosen, values, 0.0), axis=0)
 
     return state, Resolved(
         adverse_bps=decided(adverse_bps),
         depth_bps=decided(rows[..., DEPTH_MBPS].astype(jnp.float32) * 1e-3),
         count=decided(count),
-        valid=jnp.any(chosen[:, None] & timely, axis=0),
+        valid=jnp.any(chosen, axis=0),
     )
 
 
 def decision_horizon_s(params: Params) -> jax.Array:
     """The horizon that `Resolved` speaks of, ()."""
-    horizons_s = jnp.asarray(params.horizons_s, jnp.float32)
-    chosen = jnp.arange(horizons_s.shape[0]) == params.decision.astype(jnp.int32)
-    return jnp.sum(jnp.where(chosen, horizons_s, 0.0))
+    return jnp.sum(jnp.where(_is_decision(params), jnp.asarray(params.horizons_s, jnp.float32), 0.0))
 
 
 def curve_bps(state: State) -> jax.Array:
@@ -144,13 +134,29 @@ def curve_bps(state: State) -> jax.Array:
     return numerics.ratio(state.curve_sum_bps, state.curve_count, 0.0)
 
 
+def _is_decision(params: Params) -> jax.Array:
+    """[H] bool: the horizon that feeds adverse selection."""
+    return jnp.arange(len(params.horizons_s), dtype=jnp.int32) == jnp.asarray(params.decision, jnp.int32)
+
+
+def _pass_due(params: Params, state: State, mid2_px: jax.Array) -> tuple[State, jax.Array, jax.Array]:
+    """Moves every tail past what is due; also the rows after the old tails [H, R, 4] and which of them count [H, R]."""
+    lag = jnp.minimum(state.head - state.tail, RING)
+    tail = state.head - lag
+    ahead = jnp.arange(RESOLVED, dtype=jnp.int32)[None, :]
+    rows = state.ring[(tail[:, None] + ahead) & (RING - 1)]
+    age_ms = (state.clock_ms - rows[..., CLOCK_MS]).astype(jnp.float32)
+    horizon_ms = jnp.asarray(params.horizons_s, jnp.float32)[:, None] * 1e3
+    due = (ahead < lag[:, None]) & (age_ms >= horizon_ms) & (mid2_px > 0)
+    timely = due & (age_ms <= params.late_ratio * horizon_ms + params.late_s * 1e3)
+    return dataclasses.replace(state, tail=tail + jnp.sum(due, axis=1, dtype=jnp.int32)), rows, timely
+
+
 def _advance(state: State, dt_s: jax.Array) -> State:
     """The clock moved by `dt_s`; a negative or non-finite dt leaves it."""
     rest_ms = state.rest_ms + jnp.where((dt_s >= 0) & (dt_s < 1e6), dt_s, 0.0) * 1e3
     whole_ms = jnp.round(rest_ms)
-    return dataclasses.replace(
-        state, clock_ms=state.clock_ms + whole_ms.astype(jnp.int32), rest_ms=rest_ms - whole_ms
-    )
+    return dataclasses.replace(state, clock_ms=state.clock_ms + whole_ms.astype(jnp.int32), rest_ms=rest_ms - whole_ms)
 
 
 def _push(state: State, fill_count: jax.Array, fill_depth_bps: jax.Array, fill_mid2_px: jax.Array) -> State:

@@ -1,4 +1,6 @@
-"""The nouns.  Shapes are those of one market; batched records carry A in front.  S sides, L levels, B bins, T tiers.
+"""The nouns that cross the edge.  Shapes are those of one market; batched records carry A in front.
+
+S sides, L levels, B bins, T tiers.  What stays inside (Params, State, Info) is in `model`.
 
 Dims    static sizes; a change recompiles
 Market  venue facts and per-market limits
@@ -24,8 +26,8 @@ class Dims:
     bins: int = 8
 
 
-def capacity(markets: int) -> int:
-    """Smallest of 8, 16, 32, ... that holds `markets`."""
+def rows_for(markets: int) -> int:
+    """Capacity: the smallest of 8, 16, 32, ... that holds `markets`."""
     size = 8
     while size < markets:
         size *= 2

@@ -5,8 +5,8 @@ Evidence is our own markouts: the informed share of recent fills as a Beta poste
     share = (m prior_share + informed) / (m + fills),        m prior fills
 
 so that without fills the share returns to its prior and the regime to Normal by itself.  Each boundary is crossed at
-one value and recrossed at another.  Not a number is Toxic.  Signals of the public flow will join this evidence as counts
-of the same kind.  This decides the mode and the cost of a queue place; the price of adverse selection is in `adverse`.
+one value and recrossed at another.  Not a number is Toxic.  Signals of the public flow will join this evidence as
+counts of the same kind.  This decides the mode and the cost of a place in the queue; `adverse` prices.
 """
 
 import dataclasses
@@ -56,9 +56,7 @@ class State:
 
 def init(params: Params) -> State:
     """No fills: Normal."""
-    return State(
-        informed_count=jnp.float32(0), fill_count=jnp.array(0, jnp.float32), regime=jnp.int32(Toxicity.NORMAL)
-    )
+    return State(informed_count=jnp.float32(0), fill_count=jnp.float32(0), regime=jnp.int32(Toxicity.NORMAL))
 
 
 def update(params: Params, state: State, informed_count: jax.Array, fill_count: jax.Array, dt_s: jax.Array) -> State:

@@ -5,7 +5,7 @@ Returns are gathered into bars of at least `bar_s`.  A bar of return r and true 
     realised variance   RV = r^2 / T
     bipower variation   BV = (pi/2) |r_t| |r_t-1| / sqrt(T_t T_t-1)        (Barndorff-Nielsen and Shephard 2004)
 
-averaged over three half-lives: fast, slow, base.  RV sees jumps, BV does not, so JR = RV_fast / BV_fast tells them apart:
+averaged over three half-lives: fast, slow, base.  RV sees jumps, BV does not: JR = RV_fast / BV_fast tells them apart.
 
     sigma^2 = (1 - w) BV_slow + w RV_fast,   w = max(clamp(1 - 1/JR, 0, w_max), burst)
 
@@ -13,11 +13,11 @@ Three readings of the page are choices made here.
 
 Still bars.  A quiet market's mid does not move in most bars, and products with a zero in them make BV collapse while
 RV stays right: JR would call every illiquid market a jump.  So BV is the mean over pairs of bars that both moved,
-times the share of bars that moved; with no still bars this is the textbook BV.  With few such pairs their mean is
-shrunk towards the slow mean square of a moving bar (`prior_pairs`).
+times the share of bars that moved; with no still bars this is the textbook BV.  A few moves say little of their own
+size, so each horizon borrows `prior_moves` moves of the slow mean square and frequency.
 
-Bursts.  BV_slow alone needs minutes to see that volatility has tripled without a jump.  `burst` is a weight that grows
-from 0 when sqrt(BV_fast / BV_slow) passes `burst_ratio`; an infinite `burst_ratio` is the page's formula alone.
+Bursts.  BV_slow alone needs minutes to see that volatility has tripled without a jump.  So
+burst = BV_fast / (burst_ratio^2 BV_slow) - 1; an infinite `burst_ratio` is the page's formula alone.
 
 Gaps.  A bar is one observation however long it took, so it may not erase more than `gap_bars` bars of the past.
 
@@ -56,7 +56,7 @@ class Params:
     bar_s: shortest bar (page).  halflives_s: fast, slow, base (page).
     prior_bps_rt_s: sigma before any data; guess, better set per market.  prior_bars: bars the prior counts as (page).
     still_bps: a bar that moved less did not move; guess, a tenth of the finest half tick.
-    prior_pairs: pairs of moving bars the shrinkage of BV counts as; guess.  gap_bars: guess.
+    prior_moves: moving bars borrowed from the slow horizon; guess.  gap_bars: guess.
     max_jump_weight: bound of w (page).  burst_ratio: guess.  floor_bps_rt_s: least sigma ever reported; guess.
     edges: x that separates the regimes, extreme_jump_ratio, up_s, down_s, down_frac: page.
     kelly_mult, cap_keep_frac, order_frac: by regime, page.
@@ -67,7 +67,7 @@ class Params:
     prior_bps_rt_s: float = 3.0
     prior_bars: float = 30.0
     still_bps: float = 0.005
-    prior_pairs: float = 3.0
+    prior_moves: float = 3.0
     gap_bars: float = 5.0
     max_jump_weight: float = 0.85
     burst_ratio: float = 1.5
@@ -143,9 +143,8 @@ def sigma_bps_rt_s(params: Params, state: State) -> jax.Array:
     """Volatility now, (), bps per root second; at least the floor."""
     realised, bipower = _variances(params, state)
     jump = 1.0 - numerics.ratio(bipower[FAST], realised[FAST], 1.0)
-    burst = jnp.sqrt(numerics.ratio(bipower[FAST], bipower[SLOW], 1.0)) / params.burst_ratio - 1.0
-    evidence = numerics.ratio(state.moving[FAST], state.moving[FAST] + params.prior_pairs, 0.0)
-    weight = jnp.clip(jnp.maximum(jump, burst * evidence), 0.0, params.max_jump_weight)
+    burst = numerics.ratio(bipower[FAST], bipower[SLOW], 1.0) / params.burst_ratio**2 - 1.0
+    weight = jnp.clip(jnp.maximum(jump, burst), 0.0, params.max_jump_weight)
     variance = (1.0 - weight) * bipower[SLOW] + weight * realised[FAST]
     return jnp.sqrt(jnp.maximum(variance, params.floor_bps_rt_s**2))
 
@@ -201,12 +200,13 @@ def _close_bar(params: Params, state: State, closed: jax.Array, return_bps: jax.
 
 def _variances(params: Params, state: State) -> tuple[jax.Array, jax.Array]:
     """(RV, BV), each [3] bps^2 per second."""
-    realised = numerics.ratio(state.realised_bps2_per_s, state.bars, 0.0)
-    moving_bps2_per_s = numerics.ratio(state.realised_bps2_per_s[SLOW], state.moving[SLOW], 0.0)
-    pair_mean = numerics.ratio(
-        state.bipower_bps2_per_s + params.prior_pairs * moving_bps2_per_s, state.pairs + params.prior_pairs, 0.0
-    )
-    return realised, pair_mean * numerics.ratio(state.moving, state.bars, 0.0)
+    borrowed = params.prior_moves
+    slow_moving = state.moving[SLOW]
+    mean_square = numerics.ratio(state.realised_bps2_per_s[SLOW], slow_moving, 0.0)
+    bars = state.bars + borrowed * numerics.ratio(state.bars[SLOW], slow_moving, 0.0)
+    realised = numerics.ratio(state.realised_bps2_per_s + borrowed * mean_square, bars, 0.0)
+    of_pairs = numerics.ratio(state.bipower_bps2_per_s + borrowed * mean_square, state.pairs + borrowed, 0.0)
+    return realised, of_pairs * numerics.ratio(state.moving + borrowed, bars, 0.0)
 
 
 def _advance_regime(params: Params, state: State, dt_s: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

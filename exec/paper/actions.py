@@ -103,9 +103,7 @@ class Noop(Action, tag="noop"):
     pass
 
 
-AnyAction = (
-    PlaceOrders | Cancel | CancelByCloid | Modify | BatchModify | ScheduleCancel | UpdateLeverage | Noop
-)
+AnyAction = PlaceOrders | Cancel | CancelByCloid | Modify | BatchModify | ScheduleCancel | UpdateLeverage | Noop
 
 
 class Signature(msgspec.Struct):

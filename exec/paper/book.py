@@ -45,7 +45,7 @@ class Order:
 
 
 class Background:
-    """A run of background lots between accounts' orders in a queue."""
+    """A run of background lots between accounts' orders in a queue; two runs are never neighbours."""
 
     __slots__ = ("lots",)
     account = None
@@ -74,10 +74,6 @@ class Level:
             return self.lots
         return sum(entry.lots for entry in self.queue if entry.account is None)
 
-    def order_count(self) -> int:
-        """Displayed number of orders: the accounts' orders, and each run of background as one."""
-        return len(self.queue) or 1
-
 
 class BookSide:
     """Bids or asks of one market."""
@@ -102,7 +98,7 @@ class BookSide:
         return bool(self.keys) and self.keys[0] <= px * self.sign
 
     def depth(self, count: int) -> list[tuple[int, int, int]]:
-        """The best `count` levels as (px, lots, order count), best first."""
+        """The best `count` levels as (px, lots, order count), best first; a run of background counts as one order."""
         levels, sign = self.levels, self.sign
         best = [levels[key * sign] for key in self.keys[:count]]
         return [(level.px, level.lots, len(level.queue) or 1) for level in best]
@@ -118,7 +114,10 @@ class BookSide:
     def remove(self, order: Order) -> None:
         """Takes a resting order out of its level."""
         level = self.levels[order.px]
-        level.queue.remove(order)
+        queue, place = level.queue, level.queue.index(order)
+        del queue[place]
+        if 0 < place < len(queue) and queue[place - 1].account is None and queue[place].account is None:
+            queue[place - 1].lots += queue.pop(place).lots
         level.lots -= order.lots
         self._tidy(level)
 

@@ -26,7 +26,7 @@ from exec.paper.actions import (
     SignedAction,
     UpdateLeverage,
 )
-from exec.paper.clearing import DAY_MS, Clearing, Fees
+from exec.paper.clearing import DAY_MS, HOUSE_INFORMED, HOUSE_MAKER, HOUSE_NOISE, Clearing, Fees
 from exec.paper.events import Block, Fill, Funding, OrderView, Trade
 from exec.paper.funding import HOUR_MS, SAMPLE_MS
 from exec.paper.margin import MarginSummary, initial_uusd
@@ -35,6 +35,8 @@ from exec.paper.nonces import NonceWindow
 from exec.paper.perp import Perp
 from exec.paper.quota import EXPIRED_COST_MULT, request_limit
 from mmjax.units import UUSD_PER_USD, format_usd
+
+__all__ = ["HOUSE_INFORMED", "HOUSE_MAKER", "HOUSE_NOISE", "Exchange", "Fees", "Market", "Options"]
 
 NS_PER_MS = 1_000_000
 POST_ONLY_LANE, CANCEL_LANE, TAKER_LANE = 0, 1, 2
@@ -153,7 +155,8 @@ class Exchange:
         except rules.RefusedAction as error:
             reply(refused(str(error)))
         except rules.RefusedBatch as error:
-            reply(ok("order", [{"error": str(error)}]))
+            text = str(error)
+            reply(refused(text) if isinstance(signed.action, Modify) else ok("order", [{"error": text}]))
 
     @staticmethod
     def _signer_refusal(signer: str, account: Account | None, signed: SignedAction) -> str | None:
@@ -341,11 +344,11 @@ class Exchange:
                 pending.reply(pending.run())
 
     def _run_clocks(self) -> None:
-        """What falls due by time: hourly funding, premium samples with a mark refresh, scheduled cancels."""
-        if self.now_ms >= self._next_hour_ms:
-            self._close_hour()
+        """What falls due by time: premium samples with a mark refresh, hourly funding, scheduled cancels."""
         if self.now_ms >= self._next_sample_ms:
             self._sample()
+        if self.now_ms >= self._next_hour_ms:
+            self._close_hour()
         for account in tuple(self._scheduled.values()):
             if self.now_ms >= account.cancel_at_ms:
                 self._trigger_scheduled_cancel(account)

@@ -149,7 +149,7 @@ class Makers:
         self._per_passive = 1 / (1.5 * tolerance[:, None, :])
         polls = (0.6 / 4.0**slowness)[:, None] / (1 + 0.5 * np.arange(levels))
         self._polls_per_s = polls[:, None, :]
-        self._react_per_s = (20.0 / 3.0**slowness)[:, None, None]
+        self._react_per_s = (20.0 / 8.0 ** slowness**2)[:, None, None]
         self._reference_px = np.array([float(listing.start_px) for listing in listings])
         self._aim_px = np.zeros(self._shape)
         self._jitter = np.ones(self._shape)

@@ -16,6 +16,7 @@ import msgspec
 import orjson
 
 from exec.paper import wire
+from exec.paper.actions import Uint
 from exec.paper.events import Block, OrderEvent
 from exec.paper.exchange import Exchange
 from exec.paper.gateway import Gateway, RateLimited
@@ -66,6 +67,9 @@ class TooManyConnections(Exception):
     """The address has its allowance of connections, or dialled too often this minute."""
 
 
+ABSENT = msgspec.Raw(b"")
+
+
 class _Post(msgspec.Struct):
     type: str
     payload: msgspec.Raw
@@ -73,8 +77,8 @@ class _Post(msgspec.Struct):
 
 class _Request(msgspec.Struct):
     method: str
-    subscription: msgspec.Raw | None = None
-    id: int | None = None
+    subscription: msgspec.Raw = ABSENT
+    id: Uint | None = None
     request: _Post | None = None
 
 
@@ -99,23 +103,31 @@ class _Client:
 class _Topic:
     """One distinct stream and who hears it.
 
-    `last` is what it sent last (where only changes are sent), `sent_ms` when, `slot` the period it last looked in.
+    `last` is what it sent last (where only changes are sent), `sent_ms` when; a periodic stream is due once per `slot`.
     """
 
-    __slots__ = ("asset", "connections", "last", "period_ms", "sent_ms", "slot", "subscription")
+    __slots__ = ("asset", "connections", "last", "period_ms", "phase_ms", "sent_ms", "slot", "subscription")
 
-    def __init__(self, subscription: Subscription, asset: int, period_ms: int):
-        self.subscription, self.asset, self.period_ms = subscription, asset, period_ms
+    def __init__(self, subscription: Subscription, asset: int, period_ms: int, phase_ms: int, now_ms: int):
+        self.subscription, self.asset, self.period_ms, self.phase_ms = subscription, asset, period_ms, phase_ms
         self.connections: dict[int, None] = {}
         self.last: object = None
-        self.sent_ms = self.slot = -1
+        self.sent_ms = now_ms  # its first subscriber hears the present at once
+        self.slot = (now_ms + phase_ms) // period_ms
+
+    def is_due(self, time_ms: int) -> bool:
+        """Whether a new period has begun."""
+        slot = (time_ms + self.phase_ms) // self.period_ms
+        if slot == self.slot:
+            return False
+        self.slot = slot
+        return True
 
 
 class Hub:
     """Connections, subscriptions and the frames they get."""
 
     def __init__(self, exchange: Exchange, cadence: str = "live2026", limits: Limits = Limits()):  # noqa: B008 - frozen
-        self.exchange = exchange
         self.gateway = Gateway(exchange, limits)
         self.view = self.gateway.view
         self.cadence = CADENCES[cadence]
@@ -179,9 +191,9 @@ class Hub:
         request = _decode_request(data)
         if request.method == "ping":
             self._send(connection, b'{"channel":"pong"}')
-        elif request.method == "subscribe" and request.subscription is not None:
+        elif request.method == "subscribe":
             self._subscribe(connection, client, _decode_subscription(request.subscription))
-        elif request.method == "unsubscribe" and request.subscription is not None:
+        elif request.method == "unsubscribe":
             self._unsubscribe(connection, client, _decode_subscription(request.subscription))
         elif request.method == "post" and request.request is not None and request.id is not None:
             self._post(connection, client, request.id, request.request, now_ns)
@@ -252,7 +264,6 @@ class Hub:
         topic.connections[connection] = None
         client.topics[subscription] = topic
         self._acknowledge(connection, "subscribe", subscription)
-        self._is_due(topic, self.view.time_ms)  # this period's frame is the first one
         first = self._first(subscription, asset)
         if first is not None:
             self._send(connection, _frame(subscription.channel, first))
@@ -286,9 +297,10 @@ class Hub:
         kind = type(subscription)
         topic = self._topics[kind].get(subscription)
         if topic is None:
-            topic = self._topics[kind][subscription] = _Topic(
-                subscription, asset, self._period_ms(subscription)
-            )
+            period_ms = self._period_ms(subscription)
+            phase_ms = asset * period_ms // len(self.view.markets)  # each market in its own
+            topic = _Topic(subscription, asset, period_ms, phase_ms, self.view.time_ms)
+            self._topics[kind][subscription] = topic
             if subscription.channel in self._by_asset:
                 self._by_asset[subscription.channel][asset] = topic
             elif isinstance(subscription, UserSubscription):
@@ -321,8 +333,7 @@ class Hub:
             case "l2Book":
                 return self._book(subscription, asset)
             case "bbo":
-                depth = self.exchange.depth
-                return wire.bbo(market, depth(asset, 0, 1), depth(asset, 1, 1), view.time_ms)
+                return wire.bbo(market, *view.best(asset), view.time_ms)
             case "trades":
                 return view.recent_trades(asset) or None
             case "activeAssetCtx":
@@ -368,33 +379,29 @@ class Hub:
             self._broadcast(topics[asset], trades)
 
     def _push_bbo(self, block: Block) -> None:
-        topics, depth, markets = self._by_asset["bbo"], self.exchange.depth, self.view.markets
-        if not topics:
-            return
-        for asset in sorted(block.touched):
-            topic = topics.get(asset)
-            if topic is None:
-                continue
-            best = depth(asset, 0, 1), depth(asset, 1, 1)
+        topics = self._by_asset["bbo"]
+        for asset in sorted(block.touched & topics.keys()):
+            topic = topics[asset]
+            best = self.view.best(asset)
             if best != topic.last:
                 topic.last = best
-                self._broadcast(topic, wire.bbo(markets[asset], *best, block.time_ms))
+                self._broadcast(topic, wire.bbo(self.view.markets[asset], *best, block.time_ms))
 
     def _push_books(self, block: Block) -> None:
         for asset in block.touched:
             self._touched_ms[asset] = block.time_ms
         for subscription, topic in self._topics[L2Book].items():
-            if self._is_due(topic, block.time_ms) and self._touched_ms[topic.asset] > topic.sent_ms:
+            if topic.is_due(block.time_ms) and self._touched_ms[topic.asset] > topic.sent_ms:
                 self._broadcast(topic, self._book(subscription, topic.asset))
 
     def _push_contexts(self, block: Block) -> None:
         for asset, topic in self._by_asset["activeAssetCtx"].items():
-            if self._is_due(topic, block.time_ms):
+            if topic.is_due(block.time_ms):
                 self._broadcast(topic, {"coin": self.view.markets[asset].coin, "ctx": self.view.asset_ctx(asset)})
 
     def _push_mids(self, block: Block) -> None:
         for topic in self._topics[AllMids].values():
-            if self._is_due(topic, block.time_ms):
+            if topic.is_due(block.time_ms):
                 self._broadcast(topic, {"mids": self.view.mids()})
 
     def _push_orders(self, block: Block) -> None:
@@ -432,7 +439,7 @@ class Hub:
 
     def _push_asset_data(self, block: Block) -> None:
         for subscription, topic in self._topics[ActiveAssetData].items():
-            if self._is_due(topic, block.time_ms):
+            if topic.is_due(block.time_ms):
                 data = self.view.active_asset_data(subscription.user, topic.asset)
                 if data != topic.last:
                     topic.last = data
@@ -449,15 +456,6 @@ class Hub:
                 by_user.setdefault(event.user, []).append(event)
         for user, heard in by_user.items():
             yield topics[user], heard
-
-    def _is_due(self, topic: _Topic, time_ms: int) -> bool:
-        """Whether a new period of the topic has begun; each asset has its own phase."""
-        phase_ms = topic.asset * topic.period_ms // len(self._touched_ms)
-        slot = (time_ms + phase_ms) // topic.period_ms
-        if slot == topic.slot:
-            return False
-        topic.slot = slot
-        return True
 
     def _period_ms(self, subscription: Subscription) -> int:
         if isinstance(subscription, L2Book):

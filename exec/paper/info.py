@@ -4,15 +4,14 @@ Requests are lenient as the venue's are: unknown fields are ignored, addresses m
 unknown account is an account with nothing, not an error.
 """
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import msgspec
 
 from exec.paper import wire
+from exec.paper.actions import Uint
 from exec.paper.view import MAX_FILLS, MAX_HOURS, SPOT_META, View
 from mmjax.units import format_usd
-
-Uint = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class Internal(Exception):
@@ -171,8 +170,7 @@ class OpenOrders(UserRequest, tag="openOrders", kw_only=True):
 
     def answer(self, view: View, now_ns: int) -> list:
         self.check()
-        views = view.exchange.orders_of(self.user)
-        return [wire.order(view.markets[view.asset], view) for view in views]
+        return [wire.order(view.markets[order.asset], order) for order in view.exchange.orders_of(self.user)]
 
 
 class FrontendOpenOrders(UserRequest, tag="frontendOpenOrders", kw_only=True):
@@ -180,8 +178,7 @@ class FrontendOpenOrders(UserRequest, tag="frontendOpenOrders", kw_only=True):
 
     def answer(self, view: View, now_ns: int) -> list:
         self.check()
-        views = view.exchange.orders_of(self.user)
-        return [wire.frontend_order(view.markets[view.asset], view) for view in views]
+        return [wire.frontend_order(view.markets[order.asset], order) for order in view.exchange.orders_of(self.user)]
 
 
 class OrderStatus(UserRequest, tag="orderStatus", kw_only=True):

@@ -5,8 +5,8 @@
     deduction(0) = 0
     deduction(n) = deduction(n-1) + lower(n) * (1 / (2 * leverage(n)) - 1 / (2 * leverage(n-1)))
 
-(venue documentation, margining and margin tiers).  Amounts are micro-dollars, truncated once per position: the venue's
-own sums fall short of the untruncated ones by half a micro-dollar per position, as truncation gives.
+(venue documentation, margining and margin tiers).  Amounts are micro-dollars, truncated once per position: a captured
+liquidation price shows it, and captured sums fall short of the untruncated ones by half a micro-dollar per position.
 
 An account's resting orders reserve margin too: per coin, the side that would leave the larger exposure if all of its
 orders filled (opposing orders first close the position).  The venue does not publish its rule; this is the worst case.
@@ -16,6 +16,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from math import lcm
 
+from exec.paper.funding import divide
 from mmjax.units import UUSD_PER_USD
 
 E10 = 10**10
@@ -76,9 +77,9 @@ def liquidation_usd_e10(
     documentation; exact on a captured account).
     """
     side = 1 if lots > 0 else -1
-    per_coin_num = margin_available_uusd * maintenance_leverage  # in _px, over |lots| * (leverage - side)
-    per_coin_den = abs(lots) * (maintenance_leverage - side)
-    liquidation = (mark_px * per_coin_den - side * per_coin_num) * E10 // (per_coin_den * px_per_usd)
+    denominator = abs(lots) * (maintenance_leverage - side)
+    numerator = mark_px * denominator - side * margin_available_uusd * maintenance_leverage  # over it: in _px
+    liquidation = divide(numerator * E10, denominator * px_per_usd)
     return liquidation if liquidation > 0 else None
 
 

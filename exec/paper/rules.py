@@ -112,9 +112,7 @@ def on_asset(text: str, asset: int) -> str:
 
 def post_only_text(perp: Perp) -> str:
     """Refusal of a crossing post-only order, with the best bid and offer."""
-    bid_px, ask_px = (
-        format_px(perp.book.sides[side].best_px(), perp.sz_decimals) for side in (BUY, SELL)
-    )
+    bid_px, ask_px = (format_px(perp.book.sides[side].best_px(), perp.sz_decimals) for side in (BUY, SELL))
     return f"Post only order would have immediately matched, bbo was {bid_px}@{ask_px}."
 
 

@@ -7,6 +7,7 @@ requests whose Host or Origin is not loopback are refused.
 import asyncio
 import errno
 from collections.abc import Awaitable, Callable
+from functools import partial
 from urllib.parse import urlsplit
 
 from aiohttp import ClientConnectionError, WSMsgType, web
@@ -29,9 +30,9 @@ async def serve(venue: PaperVenue, port: int) -> tuple[int, Stop]:
     Blocks are made by `venue.run()`, which the caller starts.  Raises ConfigError when the port cannot be had.
     """
     app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_loopback_only])
-    app.router.add_post("/info", lambda request: _post(venue, request))
-    app.router.add_post("/exchange", lambda request: _post(venue, request))
-    app.router.add_get("/ws", lambda request: _websocket(venue, request))
+    app.router.add_post("/info", partial(_post, venue))
+    app.router.add_post("/exchange", partial(_post, venue))
+    app.router.add_get("/ws", partial(_websocket, venue))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_TIMEOUT_S)
     await runner.setup()
     try:

@@ -4,6 +4,8 @@ from typing import ClassVar
 
 import msgspec
 
+from exec.paper.actions import Uint
+
 
 class Subscription(msgspec.Struct, tag_field="type", frozen=True):
     """Base of all; the class name in camel case is the venue's type and channel."""
@@ -23,8 +25,8 @@ class L2Book(Subscription, tag="l2Book"):
 
     channel: ClassVar[str] = "l2Book"
     coin: str
-    nSigFigs: int | None = None
-    mantissa: int | None = None
+    nSigFigs: Uint | None = None
+    mantissa: Uint | None = None
     fast: bool = False
 
 

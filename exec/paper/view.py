@@ -83,6 +83,11 @@ class View:
             book_side.depth(IMPACT_LEVELS), perp.impact_uusd
         )
 
+    def best(self, asset: int) -> tuple[wire.Depth, wire.Depth]:
+        """Best bid and best ask, each as a depth of one level or none."""
+        bids, asks = self.perps[asset].book.sides
+        return bids.depth(1), asks.depth(1)
+
     def mids(self) -> dict[str, str]:
         """Mid price by coin; last trade, then mark, where the book has no two sides."""
         return {perp.coin: self._mid(perp) for perp in self.perps}

@@ -1,0 +1,290 @@
+"""Orders to the venue's actions, its answers and account rows to ours.  Pure; integers to decimal strings and back.
+
+Keys are written in the venue's canonical order, which the signature depends on.  All orders are post-only (Alo): a
+batch of nothing else goes ahead of takers within a block.
+Rows of the venue arrive as the typed structs of `feeds.events`; REST answers are decoded into the same structs.
+"""
+
+from collections.abc import Iterable
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Any, Protocol
+
+import msgspec
+
+from exec.errors import Unknown
+from exec.ledger import OwnFill
+from exec.orders import Batch, Outcome, Report
+from feeds.events import FillRow, FundingRow, OrderRow, OrderUpdate
+from mmjax.errors import UniverseError
+from mmjax.units import DecimalError, format_lots, format_px, parse_decimal, parse_lots, parse_px
+
+POST_ONLY = {"limit": {"tif": "Alo"}}
+USD_DECIMALS = 6
+DUPLICATE_NONCE = "Invalid nonce: duplicate nonce"  # the same bytes may have got through before: proves nothing
+
+
+class MarketFacts(Protocol):
+    """What must be known of a market to write to it."""
+
+    coin: str
+    asset: int
+    sz_decimals: int
+
+
+class Markets:
+    """The quoted markets by row: `coins`, `assets`, `sz_decimals`, and `row_of` a coin."""
+
+    def __init__(self, specs: Iterable[MarketFacts]):
+        specs = list(specs)
+        self.coins = [spec.coin for spec in specs]
+        self.assets = [spec.asset for spec in specs]
+        self.sz_decimals = [spec.sz_decimals for spec in specs]
+        self.row_of = {coin: row for row, coin in enumerate(self.coins)}
+        if len(self.row_of) != len(specs):
+            raise UniverseError(f"markets: a coin is listed twice in {self.coins}; list each once")
+
+    def __len__(self) -> int:
+        return len(self.coins)
+
+
+# --- actions
+
+
+def action(batch: Batch, markets: Markets) -> dict[str, Any]:
+    """The unsigned action of a batch, in canonical key order."""
+    if batch.kind == "order":
+        orders = [_order(order.row, order.side, order.leg, order.cloid, markets) for order in batch.orders]
+        return {"type": "order", "orders": orders, "grouping": "na"}
+    if batch.kind == "modify":
+        modifies = [
+            {"oid": order.oid, "order": _order(order.row, order.side, order.next_leg, order.cloid, markets)}
+            for order in batch.orders
+        ]
+        return {"type": "batchModify", "modifies": modifies}
+    assets = markets.assets
+    cancels = [{"asset": assets[order.row], "cloid": order.cloid} for order in batch.orders]
+    return {"type": "cancelByCloid", "cancels": cancels}
+
+
+def update_leverage(asset: int, leverage: int, is_cross: bool = True) -> dict[str, Any]:
+    """Sets the leverage of one market."""
+    return {"type": "updateLeverage", "asset": asset, "isCross": is_cross, "leverage": leverage}
+
+
+def schedule_cancel(time_ms: int | None) -> dict[str, Any]:
+    """All orders are to be cancelled at `time_ms`, at least 5 s ahead; None takes that back."""
+    return {"type": "scheduleCancel"} if time_ms is None else {"type": "scheduleCancel", "time": time_ms}
+
+
+def _order(row: int, side: int, leg: Any, cloid: str, markets: Markets) -> dict[str, Any]:
+    decimals = markets.sz_decimals[row]
+    return {
+        "a": markets.assets[row],
+        "b": side == 0,
+        "p": format_px(leg.px, decimals),
+        "s": format_lots(leg.lots, decimals),
+        "r": leg.reduce_only,
+        "t": POST_ONLY,
+        "c": cloid,
+    }
+
+
+# --- answers
+
+
+def outcomes(answer: Any, count: int) -> list[Outcome]:
+    """One outcome per item of a batch of `count`; what cannot be read is unknown, never dead."""
+    if not isinstance(answer, dict):
+        return [Outcome("unknown", 0, f"unreadable answer {str(answer)[:80]!r}")] * count
+    if answer.get("status") == "err":
+        text = str(answer.get("response"))
+        kind = "unknown" if text.startswith(DUPLICATE_NONCE) else "refused"
+        return [Outcome(kind, 0, text)] * count
+    try:
+        statuses = answer["response"]["data"]["statuses"]
+        items = [_outcome(status) for status in statuses]
+    except (KeyError, TypeError):
+        return [Outcome("unknown", 0, f"unreadable answer {str(answer)[:80]!r}")] * count
+    if len(items) == count:
+        return items
+    if len(items) == 1 and items[0].kind == "error":  # the venue checks a whole batch before it executes any of it
+        return [Outcome("refused", 0, items[0].text)] * count
+    return [Outcome("unknown", 0, f"{len(items)} answers to {count} items")] * count
+
+
+def _outcome(status: Any) -> Outcome:
+    if status == "success":
+        return Outcome("success")
+    if isinstance(status, dict):
+        if "error" in status:
+            return Outcome("error", 0, str(status["error"]))
+        for kind in ("resting", "filled"):
+            if kind in status:
+                oid = status[kind]["oid"]
+                if isinstance(oid, int):
+                    return Outcome(kind, oid)
+    return Outcome("unknown", 0, f"unreadable status {str(status)[:80]!r}")
+
+
+# --- account rows
+
+
+def report(update: OrderUpdate, markets: Markets) -> Report | None:
+    """A status change as pushed; None for a market that is not quoted.  Raises DecimalError."""
+    return _report(update.order, update.status, update.statusTimestamp, markets)
+
+
+def open_order(order: OrderRow, markets: Markets) -> Report | None:
+    """A line of open orders; None for a market that is not quoted.  Raises DecimalError."""
+    return _report(order, "open", order.timestamp, markets)
+
+
+def own_fill(fill: FillRow, markets: Markets) -> OwnFill | None:
+    """A fill; None for a market that is not quoted.  Raises DecimalError."""
+    row = markets.row_of.get(fill.coin)
+    if row is None:
+        return None
+    decimals = markets.sz_decimals[row]
+    return OwnFill(
+        row,
+        0 if fill.side == "B" else 1,
+        parse_px(fill.px, decimals),
+        parse_lots(fill.sz, decimals),
+        fill.time,
+        fill.oid,
+        fill.tid,
+        usd_uusd(fill.fee),
+        parse_lots(fill.startPosition, decimals),
+        fill.cloid,
+        fill.crossed,
+    )
+
+
+def funding(payment: FundingRow, markets: Markets) -> tuple[int, int, int] | None:
+    """(row, received in micro-dollars, time in ms); None for a market that is not quoted."""
+    row = markets.row_of.get(payment.coin)
+    return None if row is None else (row, usd_uusd(payment.usdc), payment.time)
+
+
+def usd_uusd(text: str) -> int:
+    """Dollars to micro-dollars; some fees are quoted finer than the account is kept, and are rounded."""
+    try:
+        return parse_decimal(text, USD_DECIMALS)
+    except DecimalError:
+        fine = parse_decimal(text, 2 * USD_DECIMALS)
+        return int((Decimal(fine) / 10**USD_DECIMALS).to_integral_value(ROUND_HALF_EVEN))
+
+
+def _report(order: OrderRow, status: str, time_ms: int, markets: Markets) -> Report | None:
+    row = markets.row_of.get(order.coin)
+    if row is None:
+        return None
+    decimals = markets.sz_decimals[row]
+    return Report(
+        row,
+        0 if order.side == "B" else 1,
+        parse_px(order.limitPx, decimals),
+        parse_lots(order.sz, decimals),
+        parse_lots(order.origSz, decimals),
+        order.oid,
+        order.cloid,
+        status,
+        time_ms,
+        order.reduceOnly,
+    )
+
+
+# --- REST answers
+
+
+class _StatusOrder(msgspec.Struct):
+    order: OrderRow
+    status: str
+    statusTimestamp: int
+
+
+class _Status(msgspec.Struct):
+    status: str
+    order: _StatusOrder | None = None
+
+
+class _Position(msgspec.Struct):
+    coin: str
+    szi: str
+
+
+class _AssetPosition(msgspec.Struct):
+    position: _Position
+
+
+class _Margin(msgspec.Struct):
+    accountValue: str
+
+
+class _State(msgspec.Struct):
+    assetPositions: list[_AssetPosition]
+    marginSummary: _Margin
+    withdrawable: str
+    time: int
+
+
+class AccountState(msgspec.Struct, frozen=True):
+    """The account as the venue reports it: signed lots by row, its value, what is free, at a venue time."""
+
+    position_lots: dict[int, int]
+    value_uusd: int
+    free_uusd: int
+    time_ms: int
+
+
+def read(answer: Any, shape: Any, what: str) -> Any:
+    """A decoded JSON answer as `shape`; raises Unknown naming the request when it does not fit."""
+    try:
+        return msgspec.convert(answer, shape)
+    except msgspec.ValidationError as failure:
+        raise Unknown(f"answer to {what}: {failure}") from failure
+
+
+def open_orders(answer: Any, markets: Markets) -> list[Report]:
+    """`openOrders` or `frontendOpenOrders`, of quoted markets."""
+    rows = read(answer, list[OrderRow], "openOrders")
+    return [line for row in rows if (line := open_order(row, markets)) is not None]
+
+
+def own_fills(answer: Any, markets: Markets) -> list[OwnFill]:
+    """`userFills` or `userFillsByTime`, of quoted markets, oldest first."""
+    rows = read(answer, list[FillRow], "userFills")
+    fills = [fill for row in rows if (fill := own_fill(row, markets)) is not None]
+    return sorted(fills, key=lambda fill: fill.time_ms)
+
+
+def order_status(answer: Any, markets: Markets) -> Report | None:
+    """`orderStatus`; None is the venue's "unknownOid"."""
+    status = read(answer, _Status, "orderStatus")
+    if status.status == "unknownOid":
+        return None
+    found = status.order
+    told = None if found is None else _report(found.order, found.status, found.statusTimestamp, markets)
+    if told is None:
+        raise Unknown(f"answer to orderStatus: {str(answer)[:120]!r}")
+    return told
+
+
+def account_state(answer: Any, markets: Markets) -> AccountState:
+    """`clearinghouseState`; rows not listed are flat."""
+    state = read(answer, _State, "clearinghouseState")
+    lots = dict.fromkeys(range(len(markets)), 0)
+    for held in state.assetPositions:
+        row = markets.row_of.get(held.position.coin)
+        if row is not None:
+            lots[row] = parse_lots(held.position.szi, markets.sz_decimals[row])
+    return AccountState(lots, usd_uusd(state.marginSummary.accountValue), usd_uusd(state.withdrawable), state.time)
+
+
+def rate_limit(answer: Any) -> tuple[int, int]:
+    """`userRateLimit` as (used, cap)."""
+    limit = read(answer, dict[str, Any], "userRateLimit")
+    used, cap = limit.get("nRequestsUsed"), limit.get("nRequestsCap")
+    if not isinstance(used, int) or not isinstance(cap, int):
+        raise Unknown(f"answer to userRateLimit: {str(answer)[:120]!r}")
+    return used, cap

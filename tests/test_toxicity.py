@@ -1,0 +1,98 @@
+"""Toxicity: Beta posterior in closed form, both hysteresis bands, decay without fills, strictness."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from mmjax import toxicity
+from mmjax.toxicity import Toxicity
+
+
+def tune(**changes):
+    return jax.tree.map(np.float32, toxicity.Params(**changes))
+
+
+update = jax.jit(toxicity.update)
+
+
+def step(params, state, informed, fills, dt_s=0.0):
+    return update(params, state, np.float32(informed), np.float32(fills), np.float32(dt_s))
+
+
+def test_share_is_the_posterior_mean_of_fading_counts():
+    params = tune()
+    state = toxicity.init(params)
+    assert toxicity.informed_share(params, state) == pytest.approx(0.15)
+    state = step(params, state, 4, 6, 1.0)
+    state = step(params, state, 1, 3, 150.0)
+    kept = 0.5**0.5
+    wanted = (3 + 4 * kept + 1) / (20 + 6 * kept + 3)
+    assert toxicity.informed_share(params, state) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_five_informed_fills_in_a_row_are_toxic_and_four_are_not():
+    params = tune()
+    state = toxicity.init(params)
+    for _ in range(4):
+        state = step(params, state, 1, 1)
+    assert state.regime == Toxicity.NORMAL  # 7 / 24
+    assert step(params, state, 1, 1).regime == Toxicity.TOXIC  # 8 / 25
+
+
+def test_eighteen_clean_fills_are_benign_and_seventeen_are_not():
+    params = tune()
+    assert step(params, toxicity.init(params), 0, 17).regime == Toxicity.NORMAL
+    assert step(params, toxicity.init(params), 0, 18).regime == Toxicity.BENIGN
+
+
+@pytest.mark.parametrize(
+    ("before", "share", "after"),
+    [
+        (Toxicity.NORMAL, 0.29, Toxicity.NORMAL),
+        (Toxicity.TOXIC, 0.26, Toxicity.TOXIC),
+        (Toxicity.TOXIC, 0.24, Toxicity.NORMAL),
+        (Toxicity.TOXIC, 0.05, Toxicity.BENIGN),
+        (Toxicity.BENIGN, 0.095, Toxicity.BENIGN),
+        (Toxicity.BENIGN, 0.105, Toxicity.NORMAL),
+        (Toxicity.NORMAL, 0.095, Toxicity.NORMAL),
+        (Toxicity.BENIGN, 0.31, Toxicity.TOXIC),
+    ],
+)
+def test_each_boundary_has_two_sides(before, share, after):
+    params = tune()
+    state = dataclasses.replace(toxicity.init(params), regime=np.int32(before))
+    assert step(params, state, 1e6 * share, 1e6).regime == after
+
+
+@pytest.mark.parametrize(("informed", "extreme"), [(10, Toxicity.TOXIC), (0, Toxicity.BENIGN)])
+def test_without_fills_the_regime_returns_to_normal_when_the_counts_have_faded(informed, extreme):
+    params = tune()
+    state = step(params, toxicity.init(params), informed, 10 if informed else 30)
+    assert state.regime == extreme
+    # toxic: (3 + 10 k) / (20 + 10 k) = 0.25 at k = 4/15; benign: 3 / (20 + 30 k) = 0.10 at k = 1/3
+    crossing_s = 300 * np.log2(15 / 4 if informed else 3)
+    assert step(params, state, 0, 0, crossing_s - 2).regime == extreme
+    assert step(params, state, 0, 0, crossing_s + 2).regime == Toxicity.NORMAL
+
+
+@pytest.mark.parametrize(
+    ("informed", "fills", "dt_s"), [(np.nan, 1, 0), (1, np.nan, 0), (1, -1, 0), (np.inf, 1, 0), (0, 0, np.nan)]
+)
+def test_what_cannot_be_seen_changes_nothing(informed, fills, dt_s):
+    params = tune()
+    state = step(params, toxicity.init(params), 2, 5)
+    jax.tree.map(np.testing.assert_array_equal, step(params, state, informed, fills, dt_s), state)
+
+
+def test_a_share_that_is_not_a_number_is_toxic():
+    params = tune()
+    state = dataclasses.replace(toxicity.init(params), informed_count=np.float32(np.nan))
+    assert step(params, state, 0, 0).regime == Toxicity.TOXIC
+
+
+def test_state_is_float32_and_int32_with_a_buffer_per_leaf():
+    leaves = jax.tree.leaves(toxicity.init(tune()))
+    assert sorted(leaf.dtype.name for leaf in leaves) == ["float32", "float32", "int32"]
+    assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == 3
