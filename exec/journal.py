@@ -24,20 +24,23 @@ _NO_FIELDS = {"no record of ours has this"}
 
 
 class Damage(NamedTuple):
-    """A line that does not check: its offset and size in bytes, and whether it is the last and lacks its end."""
+    """A line that does not check: its offset and size in bytes."""
 
     offset: int
     size: int
-    torn: bool
 
 
 class Recovery(NamedTuple):
-    """What a journal says: intents without known outcome in order, the highest nonce, the number of records, damage."""
+    """What a journal says: intents without known outcome in order, the highest nonce, the number of records, damage.
+
+    `unended`: the last line lacks its end, whether or not it is whole.
+    """
 
     open_intents: list[dict[str, Any]]
     last_nonce: int
     record_count: int
     damage: list[Damage]
+    unended: bool
 
 
 def frame(record: dict[str, Any]) -> bytes:
@@ -70,12 +73,12 @@ def recover(path: Path) -> Recovery:
     open_intents: dict[int, dict[str, Any]] = {}
     last_nonce = record_count = offset = 0
     damage = []
-    *lines, tail = data.split(b"\n")
-    for line in lines:
+    unended = bool(data) and not data.endswith(b"\n")
+    for line in data.split(b"\n"):
         record = unframe(line)
         if record is None:
             if line:
-                damage.append(Damage(offset, len(line) + 1, False))
+                damage.append(Damage(offset, len(line)))
         else:
             record_count += 1
             last_nonce = max(last_nonce, record["nonce"])
@@ -84,9 +87,7 @@ def recover(path: Path) -> Recovery:
             elif record["verdict"] in SETTLED:
                 open_intents.pop(record["nonce"], None)
         offset += len(line) + 1
-    if tail:
-        damage.append(Damage(offset, len(tail), True))
-    return Recovery(list(open_intents.values()), last_nonce, record_count, damage)
+    return Recovery(list(open_intents.values()), last_nonce, record_count, damage, unended)
 
 
 class Journal:
@@ -98,7 +99,7 @@ class Journal:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "ab", buffering=0)
-        self._pending: list[bytes] = [b"\n"] if self.recovery.damage and self.recovery.damage[-1].torn else []
+        self._pending: list[bytes] = [b"\n"] if self.recovery.unended else []
 
     def intent(self, nonce: int, kind: str, digest: bytes, expires_ms: int, orders: list[tuple], now_ns: int) -> None:
         """About to be sent: a batch of `orders`, (cloid, row, side, px, lots) each.  Raises NotSent if not written."""

@@ -567,7 +567,7 @@ class OrderTable:
             if leg.opened_ns:
                 return  # known since, and possibly overtaken
             leg.opened_ns = now_ns
-            if leg is order.leg and order.state in (SENT, UNKNOWN):
+            if leg is order.leg and order.state in (INTENDED, SENT, UNKNOWN):
                 if outcome.kind == "resting":
                     order.state = OPEN
                 else:
@@ -647,7 +647,7 @@ class OrderTable:
             self._promote(order, now_ns)
             if order.state in (MODIFYING, UNKNOWN):
                 order.state = OPEN
-        elif leg is order.leg and first_sign and order.state in (SENT, UNKNOWN):
+        elif leg is order.leg and first_sign and order.state in (INTENDED, SENT, UNKNOWN):
             order.state = OPEN
 
     def _apply_end(self, order: Order, leg: Leg, end: State, end_lots: int, now_ns: int) -> None:
@@ -672,7 +672,7 @@ class OrderTable:
                 order.state = OPEN
         if leg.filled_lots >= leg.lots:
             self._close(leg, FILLED, leg.filled_lots, now_ns)
-        elif leg is order.leg and first_sign and order.state in (SENT, UNKNOWN):
+        elif leg is order.leg and first_sign and order.state in (INTENDED, SENT, UNKNOWN):
             order.state = OPEN
 
     def _set_aside(self, fill: OwnFill) -> None:

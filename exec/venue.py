@@ -104,6 +104,7 @@ class VenueClient:
         self._timeout_s = timeout_s
         self._on_late = on_late
         self._connection: Connection | None = None
+        self._connected = asyncio.Event()
         self._ids = itertools.count(1)  # never reused, not even on another connection
         self._pending: dict[int, asyncio.Future] = {}
         self._late: dict[int, int] = {}  # id -> nonce
@@ -119,6 +120,10 @@ class VenueClient:
     def connected(self) -> bool:
         """Whether posts go over the socket now."""
         return self._connection is not None
+
+    async def ready(self) -> None:
+        """Returns once posts go over the socket."""
+        await self._connected.wait()
 
     @property
     def in_flight(self) -> int:
@@ -188,8 +193,10 @@ class VenueClient:
 
     def _on_state(self, connected: bool) -> None:
         if connected:
+            self._connected.set()
             return
         self._connection = None
+        self._connected.clear()
         for answered in self._pending.values():
             if not answered.done():
                 answered.set_exception(Unknown("connection lost before the answer"))

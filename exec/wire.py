@@ -20,6 +20,7 @@ from mmjax.units import DecimalError, format_lots, format_px, parse_decimal, par
 
 POST_ONLY = {"limit": {"tif": "Alo"}}
 USD_DECIMALS = 6
+FINE_DECIMALS = 12  # beyond the unit, what is rounded away at most
 DUPLICATE_NONCE = "Invalid nonce: duplicate nonce"  # the same bytes may have got through before: proves nothing
 
 
@@ -154,7 +155,7 @@ def own_fill(fill: FillRow, markets: Markets) -> OwnFill | None:
         fill.oid,
         fill.tid,
         usd_uusd(fill.fee),
-        parse_lots(fill.startPosition, decimals),
+        _rounded(fill.startPosition, decimals),  # real ones show float noise: "-2547065.2999999998"
         fill.cloid,
         fill.crossed,
     )
@@ -168,11 +169,15 @@ def funding(payment: FundingRow, markets: Markets) -> tuple[int, int, int] | Non
 
 def usd_uusd(text: str) -> int:
     """Dollars to micro-dollars; some fees are quoted finer than the account is kept, and are rounded."""
+    return _rounded(text, USD_DECIMALS)
+
+
+def _rounded(text: str, decimals: int) -> int:
     try:
-        return parse_decimal(text, USD_DECIMALS)
+        return parse_decimal(text, decimals)
     except DecimalError:
-        fine = parse_decimal(text, 2 * USD_DECIMALS)
-        return int((Decimal(fine) / 10**USD_DECIMALS).to_integral_value(ROUND_HALF_EVEN))
+        fine = parse_decimal(text, decimals + FINE_DECIMALS)
+        return int(Decimal(fine).scaleb(-FINE_DECIMALS).to_integral_value(ROUND_HALF_EVEN))
 
 
 def _report(order: OrderRow, status: str, time_ms: int, markets: Markets) -> Report | None:

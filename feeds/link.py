@@ -127,13 +127,13 @@ class _MemoryEnd:
         """Puts a frame on its way here; frames that land at the same instant share a timer."""
         loop = asyncio.get_running_loop()
         when = loop.time() + self._latency_s()
-        last = self._flying[-1][0] if self._flying else -1.0
-        when = max(when, last)  # a link never reorders
+        has_timer = bool(self._flying) and self._flying[-1][0] == when
         self._flying.append((when, data))
-        if when != last:
+        if not has_timer:
             loop.call_at(when, self._land, when)
 
     def _land(self, when: float) -> None:
+        """Takes in what is due, in order of sending: a frame that was faster waits behind the slower before it."""
         while self._flying and self._flying[0][0] <= when:
             data = self._flying.popleft()[1]
             if self._closed:

@@ -17,12 +17,12 @@ A subscription is in one of four states:
   live                          live        live                   live                              wanted
   refused                       live        live                   refused                           wanted
 
-Channels that push at a cadence whether or not anything changed (book snapshots, asset contexts, mids) are watched,
-since a subscription can stop silently on a healthy socket.  The patience is learned from the gaps seen, so a venue that
-slows a channel tenfold is not mistaken for a dead one for long.  One silent subscription is renewed, with doubling
-patience, and reported: a halted market must not cost the others their connection.  When most of the watched stay silent
-after a second renewal, or no frame at all came for DEAD_S, or nothing was ever confirmed, the connection is given up.
-Our own sending never counts as a sign of life.
+Channels that push at a cadence (book snapshots, asset contexts, mids) are watched, since a subscription can stop
+silently on a healthy socket.  The patience is learned from the longest gaps of late, so a venue that slows a channel
+tenfold, or a market that falls quiet, is not mistaken for a dead one for long.  One silent subscription is renewed,
+with doubling patience, and reported: a halted market must not cost the others their connection.  When most of the
+watched stay silent after a second renewal, or no frame at all came for DEAD_S, or nothing was ever confirmed, the
+connection is given up.  Our own sending never counts as a sign of life.
 """
 
 from collections import Counter, deque
@@ -44,9 +44,9 @@ QUIET_S = 5.0  # no frame for so long: ask for a pong
 DEAD_S = 15.0  # no frame for so long, pongs included: the connection is gone
 ACK_S = 5.0
 ASKS = 3
-PATIENCE_FLOOR_S, PATIENCE_CEILING_S = 3.0, 60.0
-PATIENCE_GAPS = 5.0  # silent for this many usual gaps
-GAP_WEIGHT = 0.2  # of the newest gap in the learned one
+PATIENCE_FLOOR_S, PATIENCE_CEILING_S = 5.0, 60.0
+PATIENCE_GAPS = 3.0  # silent for this many of the longest gaps of late
+FORGET_FRAC = 0.05  # of a long gap, with each shorter one; quiet markets push in bursts, so the mean would not do
 LONGEST_GAP_S = 12.0  # a longer one was an outage, which teaches little about the cadence
 FIRST_GAP_S = 5.0  # slowest cadence seen of the venue so far; what a channel is credited with before any gap is seen
 
@@ -99,7 +99,7 @@ class _Subscription:
         """A frame came."""
         if self.seen_ns:
             gap_s = min((now_ns - self.seen_ns) / NS_PER_S, LONGEST_GAP_S)
-            self.gap_s += GAP_WEIGHT * (gap_s - self.gap_s)
+            self.gap_s = max(gap_s, self.gap_s + FORGET_FRAC * (gap_s - self.gap_s))
         self.seen_ns = now_ns
         self.renewals = 0
 

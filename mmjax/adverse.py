@@ -12,8 +12,8 @@ Learning.  Four depth buckets keep, per fill with weight `ewma`, the informed sh
 mean depth.  After every `refit_count` resolved fills the curves move `refit_step` of the way to a new fit:
 
     p0     (m p0' + sum n r) / (m + sum n exp(-d / 10))       maximum likelihood for rare events, m prior fills
-    A0, delta     one Gauss-Newton step of least squares of the bucket means on the product of the two curves,
-                  weights n, with m prior fills spread evenly over the buckets
+    A0, delta     least squares of the bucket means on the product of the two curves, weights n, with m prior fills
+                  spread over the buckets, and a prior on 1/delta: noise alone would otherwise bend the curve
 
 Evidence n halves every `forget_halflife_s`; p0, A0 and delta then fall back towards their priors exactly as a posterior
 mean would, so a market that was once toxic and is no longer quoted becomes quotable again.  Priors are per market: to
@@ -39,7 +39,8 @@ class Params:
 
     informed_sigmas, informed_floor_bps, bucket_edges_bps, ewma, refit_count, refit_step, prior_*, prob_decay_bps: page.
     prob_min, prob_max: clamp of p0 (page).  adverse_min_bps .. decay_max_bps: bounds of A0 and delta, from the
-    earlier system.  evidence_cap: fills per bucket; the memory of `ewma` and `refit_step` together, about 190 fills.
+    earlier system.  evidence_cap: fills that `ewma` and `refit_step` together remember, 170 to 250 by how they spread.
+    decay_spread: relative standard deviation of the prior of 1/delta; guess.
     forget_halflife_s, prior_noise_bps (spread of a markout before any), noise_ewma: guess.
     """
 
@@ -61,6 +62,7 @@ class Params:
     decay_min_bps: float = 1.0
     decay_max_bps: float = 100.0
     evidence_cap: float = 200.0
+    decay_spread: float = 1.0
     forget_halflife_s: float = 7200.0
     prior_noise_bps: float = 2.0
     noise_ewma: float = 0.02
@@ -145,10 +147,16 @@ def adverse_bps(params: Params, state: State, depth_bps: jax.Array) -> jax.Array
     return state.touch_adverse_bps * jnp.exp(-jnp.maximum(depth_bps, 0.0) / state.decay_bps)
 
 
+def expected_bps(params: Params, state: State, depth_bps: jax.Array) -> jax.Array:
+    """Expected cost of a fill at this depth, any shape: probability times loss."""
+    return informed_prob(params, state, depth_bps) * adverse_bps(params, state, depth_bps)
+
+
 def adverse_se_bps(params: Params, state: State) -> jax.Array:
-    """Standard error of the expected cost at the touch, (): fills at depth d weigh (cost(d) / cost(0))^2."""
-    falloff = jnp.exp(-state.depth_bps * (1.0 / params.prob_decay_bps + 1.0 / state.decay_bps))
-    return jnp.sqrt(state.noise_bps2 / (params.prior_count + jnp.sum(state.evidence * falloff**2)))
+    """Standard error of the expected cost at the touch, (), from the curvature of the fit."""
+    levels, mixed, rates, _, _ = _normal_equations(params, state)
+    variance = numerics.ratio(state.noise_bps2 * rates, levels * rates - mixed**2, state.noise_bps2)
+    return state.touch_prob * jnp.sqrt(variance)
 
 
 def resolved_count(state: State) -> jax.Array:
@@ -195,6 +203,7 @@ def _observe(params: Params, state: State, resolved: Resolved, informed: jax.Arr
         return jnp.where(added > 0, old + learned * (mean - old), old)
 
     expected_bps = informed_prob(params, state, depth_bps) * adverse_bps(params, state, depth_bps)
+    evidence = state.evidence + added
     square_bps2 = jnp.where(resolved.valid, resolved.count * (resolved.adverse_bps - expected_bps) ** 2, 0.0)
     count = jnp.sum(added)
     noise_learned = 1.0 - jnp.exp2(count * jnp.log2(1.0 - params.noise_ewma))
@@ -204,7 +213,7 @@ def _observe(params: Params, state: State, resolved: Resolved, informed: jax.Arr
         share=average(state.share, jnp.where(informed, 1.0, 0.0)),
         cost_bps=average(state.cost_bps, resolved.adverse_bps),
         depth_bps=average(state.depth_bps, depth_bps),
-        evidence=jnp.minimum(state.evidence + added, params.evidence_cap),
+        evidence=evidence * jnp.minimum(1.0, numerics.ratio(params.evidence_cap, jnp.sum(evidence), 1.0)),
         noise_bps2=state.noise_bps2 + noise_learned * (noise_bps2 - state.noise_bps2),
         waiting_count=state.waiting_count + count,
     )
@@ -220,35 +229,34 @@ def _refit_prob(params: Params, state: State) -> jax.Array:
 
 
 def _refit_adverse(params: Params, state: State) -> tuple[jax.Array, jax.Array]:
-    """(A0, delta) moved `refit_step` of a Gauss-Newton step in (log A0, 1/delta), a step being at most a factor e."""
-    prior_depth_bps = jnp.array(PRIOR_DEPTHS_BPS, jnp.float32)
-    prior_bps = params.prior_adverse_bps * jnp.exp(-prior_depth_bps / params.prior_decay_bps)
-    prior_bps *= informed_prob(params, state, prior_depth_bps)
-    share = params.prior_count / BUCKETS
-    lean, tilt, spread, pull, twist = _normal_equations(params, state, state.depth_bps, state.cost_bps, state.evidence)
-    more = _normal_equations(params, state, prior_depth_bps, prior_bps, jnp.full(BUCKETS, share))
-    lean, tilt, spread, pull, twist = (a + b for a, b in zip((lean, tilt, spread, pull, twist), more, strict=True))
-    determinant = lean * spread - tilt**2
-    log_step = numerics.ratio(spread * pull - tilt * twist, determinant, 0.0)
-    rate_step = numerics.ratio(lean * twist - tilt * pull, determinant, 0.0)
-    shrink = params.refit_step / jnp.maximum(jnp.abs(log_step), 1.0)
-    touch_bps = state.touch_adverse_bps * jnp.exp(shrink * log_step)
-    rate = 1.0 / state.decay_bps + shrink * rate_step
+    """(A0, delta) moved `refit_step` of a Gauss-Newton step."""
+    levels, mixed, rates, level_pull, rate_pull = _normal_equations(params, state)
+    determinant = levels * rates - mixed**2
+    level_step_bps = numerics.ratio(rates * level_pull - mixed * rate_pull, determinant, 0.0)
+    rate_step = numerics.ratio(levels * rate_pull - mixed * level_pull, determinant, 0.0)
+    touch_bps = state.touch_adverse_bps + params.refit_step * level_step_bps
+    rate = 1.0 / state.decay_bps + params.refit_step * rate_step
     rate = jnp.clip(rate, 1.0 / params.decay_max_bps, 1.0 / params.decay_min_bps)
     return jnp.clip(touch_bps, params.adverse_min_bps, params.adverse_max_bps), 1.0 / rate
 
 
-def _normal_equations(
-    params: Params, state: State, depth_bps: jax.Array, cost_bps: jax.Array, weight: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Sums of least squares of cost on (log A0, 1/delta): J'J as three numbers and J'residual as two."""
-    model_bps = informed_prob(params, state, depth_bps) * adverse_bps(params, state, depth_bps)
-    by_rate = -depth_bps * model_bps
-    residual_bps = cost_bps - model_bps
+def _normal_equations(params: Params, state: State) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Least squares of mean markouts on (A0, 1/delta), the priors of both counted in: J'J as three numbers
+    (level level, level rate, rate rate) and J'residual as two."""
+    prior_depth_bps = jnp.array(PRIOR_DEPTHS_BPS, jnp.float32)
+    prior_bps = params.prior_adverse_bps * jnp.exp(-prior_depth_bps / params.prior_decay_bps)
+    prior_bps *= informed_prob(params, state, prior_depth_bps)
+    depth_bps = jnp.concatenate([state.depth_bps, prior_depth_bps])
+    cost_bps = jnp.concatenate([state.cost_bps, prior_bps])
+    weight = jnp.concatenate([state.evidence, jnp.full(BUCKETS, params.prior_count / BUCKETS)])
+    by_level = informed_prob(params, state, depth_bps) * jnp.exp(-depth_bps / state.decay_bps)
+    by_rate = -depth_bps * by_level * state.touch_adverse_bps
+    residual_bps = cost_bps - by_level * state.touch_adverse_bps
+    precision = state.noise_bps2 * (params.prior_decay_bps / params.decay_spread) ** 2
     return (
-        jnp.sum(weight * model_bps**2),
-        jnp.sum(weight * model_bps * by_rate),
-        jnp.sum(weight * by_rate**2),
-        jnp.sum(weight * model_bps * residual_bps),
-        jnp.sum(weight * by_rate * residual_bps),
+        jnp.sum(weight * by_level**2),
+        jnp.sum(weight * by_level * by_rate),
+        jnp.sum(weight * by_rate**2) + precision,
+        jnp.sum(weight * by_level * residual_bps),
+        jnp.sum(weight * by_rate * residual_bps) + precision * (1.0 / params.prior_decay_bps - 1.0 / state.decay_bps),
     )

@@ -69,6 +69,11 @@ def sizes_usd(
     return jnp.where(jnp.any(sizes > 0, axis=-1, keepdims=True), sizes, alone)
 
 
+def order_cap_usd(order_frac: jax.Array, ceiling_usd: jax.Array) -> jax.Array:
+    """Largest single order, (): a share of the effective cap, which the regime sets."""
+    return order_frac * ceiling_usd
+
+
 def water_fill(weights: jax.Array, budget_usd: jax.Array, cap_usd: jax.Array) -> jax.Array:
     """Split `budget_usd` [S] over levels [S, L] in proportion to `weights` >= 0, none above `cap_usd` ().
 

@@ -49,6 +49,16 @@ def ceiling_usd(
     return jnp.where(buys_usd <= params.margin_least_usd, cap_usd, jnp.minimum(cap_usd, held_usd + buys_usd))
 
 
+def own_room_usd(
+    params: Params, ceiling_usd: jax.Array, position_usd: jax.Array, new_exposure_frac: jax.Array | float = 1.0
+) -> jax.Array:
+    """Room under our own cap, [S], as `room_usd` without the venue's."""
+    grows = increasing(position_usd)
+    room = ceiling_usd - SIGN * position_usd
+    room = jnp.where(grows, room * new_exposure_frac, room)
+    return _with_exit(jnp.where(room > 0, room, 0.0), grows, position_usd)
+
+
 def room_usd(
     params: Params,
     ceiling_usd: jax.Array,
@@ -62,10 +72,12 @@ def room_usd(
     exchange_room_usd [S]: what the venue would still take, unknown = 0.  uncounted_usd [S]: own orders that this figure
     does not know of yet and that will rest beside the new ones.  new_exposure_frac (): `governor.new_exposure_frac`.
     """
-    grows = increasing(position_usd)
-    own_usd = ceiling_usd - SIGN * position_usd
-    own_usd = jnp.where(grows, own_usd * new_exposure_frac, own_usd)
+    own_usd = own_room_usd(params, ceiling_usd, position_usd, new_exposure_frac)
     venue_usd = exchange_room_usd * params.exchange_use_frac - uncounted_usd
-    room = jnp.minimum(own_usd, venue_usd)
-    room = jnp.where(room > 0, room, 0.0)
-    return jnp.where(grows, room, jnp.maximum(room, jnp.abs(position_usd)))
+    venue_usd = jnp.where(venue_usd > 0, venue_usd, 0.0)
+    return _with_exit(jnp.minimum(own_usd, venue_usd), increasing(position_usd), position_usd)
+
+
+def _with_exit(room_usd: jax.Array, grows: jax.Array, position_usd: jax.Array) -> jax.Array:
+    """`room_usd` [S], on the reducing side at least |position|."""
+    return jnp.where(grows, room_usd, jnp.maximum(room_usd, jnp.abs(position_usd)))

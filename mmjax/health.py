@@ -58,3 +58,8 @@ def update(state: State, healthy: jax.Array) -> State:
 def may_quote(state: State) -> jax.Array:
     """True once `RECOVERY_STEPS` clean steps have passed since the last sick one."""
     return state.clean_count >= RECOVERY_STEPS
+
+
+def gate(open_: jax.Array, amount: jax.Array) -> jax.Array:
+    """`amount` while the gate () is open, else zeros."""
+    return jnp.where(open_, amount, jnp.zeros_like(amount))

@@ -76,3 +76,8 @@ def full_kelly_lev(edge_bps: jax.Array, variance_bps2: jax.Array) -> jax.Array:
 def stake_usd(frac: jax.Array, full_kelly_lev: jax.Array, equity_usd: jax.Array) -> jax.Array:
     """Most that Kelly would have resting on each side, [S]: the staked fraction of the best level's f* of equity."""
     return frac * jnp.max(full_kelly_lev, axis=-1) * equity_usd
+
+
+def expected_value_bps(edge_bps: jax.Array, fill_prob: jax.Array) -> jax.Array:
+    """What an order expects to earn per usd of it, [S, L] bps: the edge of a fill times its chance, at least 0."""
+    return jnp.maximum(edge_bps, 0.0) * fill_prob

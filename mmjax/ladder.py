@@ -31,3 +31,8 @@ def depths_bps(
     log_ratio = jnp.minimum(jnp.log(params.spacing_ratio), widest)
     level = jnp.arange(levels, dtype=jnp.float32)
     return touch_depth_bps[:, None] * jnp.exp(log_ratio[:, None] * level[None, :])
+
+
+def quantum_usd(target_liquidity_usd: jax.Array, levels: int) -> jax.Array:
+    """Order quantum of the inventory shift, (): what one level is to show; `levels` is static."""
+    return target_liquidity_usd / levels

@@ -66,9 +66,12 @@ def before_margin(
     )
 
 
-def margin_wanted_usd(limits: Limits, position_usd: jax.Array, leverage_lev: jax.Array) -> jax.Array:
-    """Margin of the whole budget of each side, [S] usd; what closes the position needs none."""
+def margin_wanted_usd(
+    limits: Limits, weights: jax.Array, position_usd: jax.Array, leverage_lev: jax.Array
+) -> jax.Array:
+    """Margin of the whole budget of each side, [S] usd; what closes the position, or has no weight, needs none."""
     opening_usd = jnp.maximum(budget_usd(limits) - _closing_usd(position_usd), 0.0)
+    opening_usd = jnp.where(jnp.any(weights > 0, axis=-1), opening_usd, 0.0)
     return numerics.ratio(opening_usd, leverage_lev, 0.0)
 
 

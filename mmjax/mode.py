@@ -16,13 +16,14 @@ Signals in a side's favour will join "value" in rules 6 to 8.  A position under 
 and counts as flat.
 
 Reduce(urgency) quotes the reducing side alone, moved the fraction `urgency` of the way from its model depth in to the
-touch, in orders that add up to |position| and never more, whatever Kelly thinks of the trade.
+touch, and never more than |position| in all: `sizes_usd` sees to it in dollars, `lots` once more after rounding.
 """
 
 import enum
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mmjax.governor import Zone
 from mmjax.record import record
@@ -48,12 +49,17 @@ class Params:
 
 @record
 class Decision:
-    """mode (): `Mode`.  rule (): the number of the rule.  sides [S] bool: quoted.  urgency (): 0 unless Reduce."""
+    """What is decided for one market.
+
+    mode (): `Mode`.  rule (): the number of the rule.  sides [S] bool: quoted.  urgency (): 0 unless Reduce.
+    min_order_usd (): less cannot be sent.
+    """
 
     mode: jax.Array
     rule: jax.Array
     sides: jax.Array
     urgency: jax.Array
+    min_order_usd: jax.Array
 
 
 def choose(
@@ -87,7 +93,18 @@ def choose(
         urgency = jnp.where(holds, speed, urgency)
     made = allowed & (has_value | (~grows & (zone == Zone.YELLOW)))
     sides = jnp.where(mode == Mode.REDUCE, allowed & ~grows, made) & (mode != Mode.FLAT)
-    return Decision(mode=mode, rule=rule, sides=sides, urgency=urgency)
+    return Decision(mode=mode, rule=rule, sides=sides, urgency=urgency, min_order_usd=min_order_usd)
+
+
+def must_reduce(decision: Decision, zone: jax.Array, position_usd: jax.Array) -> jax.Array:
+    """[S] bool: quoted to get out of a position, whether or not the model sees an edge there."""
+    leaving = (decision.mode == Mode.REDUCE) | (zone == Zone.YELLOW)
+    return decision.sides & leaving & ~increasing(position_usd)
+
+
+def permitted(decision: Decision, has_value: jax.Array, must_reduce: jax.Array) -> jax.Array:
+    """[S, L] bool: levels that may be quoted: of value, or on a side that must reduce; `has_value` [S, L]."""
+    return decision.sides[:, None] & (has_value | must_reduce[:, None])
 
 
 def depths_bps(decision: Decision, depth_bps: jax.Array, touch_bps: jax.Array) -> jax.Array:
@@ -100,17 +117,27 @@ def depths_bps(decision: Decision, depth_bps: jax.Array, touch_bps: jax.Array) -
     return jnp.where((decision.mode == Mode.REDUCE) & (touch_bps < depth_bps), moved_bps, depth_bps)
 
 
-def sizes_usd(
-    decision: Decision, size_usd: jax.Array, position_usd: jax.Array, order_cap_usd: jax.Array, min_order_usd: jax.Array
-) -> jax.Array:
-    """Sizes as quoted, [S, L]: 0 on sides not quoted; in Reduce the position, level by level up to `order_cap_usd` ().
+def sizes_usd(decision: Decision, size_usd: jax.Array, position_usd: jax.Array, order_cap_usd: jax.Array) -> jax.Array:
+    """Sizes as quoted, [S, L]: 0 on sides not quoted; in Reduce cut to the position, outermost level first.
 
-    A cap under one minimum order counts as one, or the exit would close exactly when it is needed.  A rest under one
-    minimum order joins the level before it.
+    A rest under one minimum order joins the level before it.  Where nothing was sized, say because the cap of one order
+    () is below the minimum order, one order at the first level keeps the exit open.
     """
-    cap_usd = jnp.where(order_cap_usd > min_order_usd, order_cap_usd, min_order_usd)
-    left_usd = jnp.abs(position_usd) - cap_usd * jnp.arange(size_usd.shape[-1], dtype=jnp.float32)
-    exit_usd = jnp.where(left_usd - cap_usd < min_order_usd, left_usd, cap_usd)
-    exit_usd = jnp.where(left_usd >= min_order_usd, exit_usd, 0.0)
-    wanted_usd = jnp.where(decision.mode == Mode.REDUCE, jnp.broadcast_to(exit_usd[None, :], size_usd.shape), size_usd)
-    return jnp.where(decision.sides[:, None], wanted_usd, 0.0)
+    least_usd = decision.min_order_usd
+    alone_usd = jnp.where(order_cap_usd > least_usd, order_cap_usd, least_usd)
+    sized_usd = jnp.where(decision.sides[:, None] & (size_usd > 0), size_usd, 0.0)
+    first = np.arange(size_usd.shape[-1])[None] == 0
+    exit_usd = jnp.where(first & ~jnp.any(sized_usd > 0, axis=-1, keepdims=True), alone_usd, sized_usd)
+    left_usd = jnp.abs(position_usd) - (jnp.cumsum(exit_usd, axis=-1) - exit_usd)
+    exit_usd = jnp.where((exit_usd > 0) & (left_usd - exit_usd < least_usd), left_usd, exit_usd)
+    exit_usd = jnp.where(decision.sides[:, None] & (left_usd >= least_usd), exit_usd, 0.0)
+    return jnp.where(decision.mode == Mode.REDUCE, exit_usd, sized_usd)
+
+
+def lots(decision: Decision, lots: jax.Array, position_lots: jax.Array) -> jax.Array:
+    """[S, L] int32 as quoted: in Reduce cut once more, as prices off the mid buy a few lots more than is held."""
+    levels = lots.shape[-1]
+    capped = jnp.minimum(lots, 2**30 // levels)  # no real ladder is near it, and the sum stays an int32
+    ahead = jnp.cumsum(capped, axis=-1, dtype=jnp.int32) - capped
+    left = jnp.maximum(jnp.abs(position_lots) - ahead, 0)
+    return jnp.where(decision.mode == Mode.REDUCE, jnp.minimum(lots, left), lots)

@@ -2,13 +2,15 @@
 
 Each side has L slots that hold one order each, and L targets.  They are paired, every slot and target at most once:
 
-1. By price.  A resting order and a target that are each other's nearest within the no-touch band pair up, whatever
-   their level, twice over.  A ladder that moves by one level then changes one order, not all of them.
+1. By price.  A resting order and a target that are each other's nearest, within the no-touch band, pair up whatever
+   their levels; twice over.  A ladder that moves by one level then changes one order, not all of them.
 2. What is left, in order.  Busy slots first (in flight or unknown: they count as holding a target but are not
    touched), then resting ones (one request to modify), then empty ones.
 
-A pair within the band in price and size is kept, else modified or placed; a resting order without a target is
+A pair within the band in price and size is kept, else it is modified or placed; a resting order without a target is
 cancelled, so a side that may not be quoted, having no targets, is cancelled whole.
+
+The pairing is integer arithmetic on [slot, target] squares, which compiles to vector code; float sums would not.
 """
 
 import enum
@@ -22,7 +24,9 @@ from mmjax.schema import Quotes
 from mmjax.sides import SIGN
 
 PASSES = 2  # rounds of mutual nearest pairing; what a third would find is rare and only costs a request
-FAR = 2**30
+NOWHERE_PX = -(2**30)  # stands in for the price of an empty slot: further from every price than any band
+LARGEST_BAND_PX = 1e7  # keeps a distance times the square of the levels inside int32
+NO_TARGET = -1
 
 
 class Action(enum.IntEnum):
@@ -38,12 +42,11 @@ class Action(enum.IntEnum):
 class Params:
     """Tunables.
 
-    band_half_ratio, band_min_bps, band_max_bps: no-touch band clamp(0.3 half, 3, 15) (page).
-    size_band_frac: change of size left alone (page).  near_ratio: share of the band that an order may be too near the
-    mid, where waiting costs most; 1 is the page's symmetric band.
-    scarce_ratio: widening of both bands when the request budget is nearly gone, reached linearly as headroom falls
-    from `calm_headroom_frac` to `low_headroom_frac` (earlier system).
-    cancel_bps: worth of a cancel, per usd; `cancel_increasing_ratio` times that where a fill would grow the position;
+    band_half_ratio, band_min_bps, band_max_bps: no-touch band clamp(0.3 half, 3, 15); size_band_frac: change of size
+    left alone; page.
+    scarce_mult: widening of both bands when hardly any requests are left, reached linearly as headroom falls from
+    `calm_headroom_frac` to `low_headroom_frac`; size_band_max_frac bounds it.  From the earlier system.
+    cancel_bps: worth of a cancel per usd, `cancel_increasing_mult` times that where a fill would grow the position;
     guess, far above what any update earns.
     """
 
@@ -51,23 +54,23 @@ class Params:
     band_min_bps: float = 3.0
     band_max_bps: float = 15.0
     size_band_frac: float = 0.25
-    near_ratio: float = 1.0
-    scarce_ratio: float = 3.0
+    size_band_max_frac: float = 0.35
+    scarce_mult: float = 3.0
     calm_headroom_frac: float = 0.30
     low_headroom_frac: float = 0.05
     cancel_bps: float = 100.0
-    cancel_increasing_ratio: float = 10.0
+    cancel_increasing_mult: float = 10.0
 
 
 def band_bps(params: Params, half_bps: jax.Array, headroom_frac: jax.Array) -> jax.Array:
-    """Price band within which a resting order is left alone, ()."""
-    calm = jnp.clip(params.band_half_ratio * half_bps, params.band_min_bps, params.band_max_bps)
-    return calm * _widening(params, headroom_frac)
+    """Distance from its target within which a resting order is left alone, ()."""
+    calm_bps = jnp.clip(params.band_half_ratio * half_bps, params.band_min_bps, params.band_max_bps)
+    return calm_bps * _widening(params, headroom_frac)
 
 
 def size_band_frac(params: Params, headroom_frac: jax.Array) -> jax.Array:
     """Share of the wanted size by which a resting order may differ and be left alone, ()."""
-    return jnp.minimum(params.size_band_frac * _widening(params, headroom_frac), 0.5)
+    return jnp.minimum(params.size_band_frac * _widening(params, headroom_frac), params.size_band_max_frac)
 
 
 def compare(
@@ -83,78 +86,112 @@ def compare(
     mid2_px: jax.Array,
     increasing: jax.Array,
 ) -> Quotes:
-    """Action and worth of every slot, and what it will hold afterwards: target_px, target_lots, 0 = nothing.
+    """Action and worth of every slot, and what it then holds: target_px, target_lots, 0 = nothing.
 
-    All [S, L] but the bands and `mid2_px` (), and `increasing` [S] bool.  `target_value_bps`: expected edge times the
-    chance of a fill.  Worth is in bps x usd: of a place, what it expects to earn; of a modify, the price error
-    repaired and what the change of size expects to earn; of a cancel, `cancel_bps`.
+    All [S, L] but the bands and `mid2_px`, twice the mid, (), and `increasing` [S] bool.  `target_value_bps`: expected
+    edge times the chance of a fill.  Worth, in bps x usd: of a place, what it expects to earn; of a modify, the price
+    error repaired and what the change of size expects to earn; of a cancel, `cancel_bps`.
     """
-    wanted, resting, busy = target_lots > 0, slot_lots > 0, slot_busy > 0
-    bps_px = mid2_px.astype(jnp.float32) * 0.5e-4
-    near, far = params.near_ratio * band_bps * bps_px, band_bps * bps_px
-    outward_px = (target_px[:, None, :] - slot_px[:, :, None]) * SIGN.astype(np.int32)[:, None, None]
-    # positive: the slot is further out than its target
-    gap = outward_px.astype(jnp.float32)
-    close = (gap <= far) & (gap >= -near) & resting[:, :, None] & wanted[:, None, :]
-    pair = _pair_by_price(close, jnp.abs(outward_px))
-    pair |= _pair_in_order(pair, busy, resting, wanted)
+    resting, busy = slot_lots > 0, slot_busy > 0
+    px_per_bps = 0.5e-4 * mid2_px.astype(jnp.float32)
+    band_px = jnp.clip(band_bps * px_per_bps, 0.0, LARGEST_BAND_PX).astype(jnp.int32)
+    target = pair(target_px, target_lots, slot_px, slot_lots, slot_busy, band_px)
+    px, lots, value_bps = _take(target_px, target), _take(target_lots, target), _take(target_value_bps, target)
 
-    def paired(values: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.where(pair, values[:, None, :], jnp.zeros_like(values)[:, None, :]), axis=-1)
-
-    px, lots, value_bps = paired(target_px), paired(target_lots), paired(target_value_bps)
+    gap_px = jnp.abs(px - slot_px)
+    change_lots = jnp.abs(lots - slot_lots).astype(jnp.float32)
+    same = (gap_px <= band_px) & (change_lots <= size_band_frac * lots.astype(jnp.float32))
     has_target = lots > 0
-    in_band = jnp.any(pair & close, axis=-1)
-    lots_change = jnp.abs(lots - slot_lots).astype(jnp.float32)
-    keep = busy | jnp.where(has_target, in_band & (lots_change <= size_band_frac * lots.astype(jnp.float32)), ~resting)
-    action = jnp.where(
-        keep,
-        Action.KEEP.value,
-        jnp.where(has_target, jnp.where(resting, Action.MODIFY.value, Action.PLACE.value), Action.CANCEL.value),
-    )
-    lot_usd = mid2_px.astype(jnp.float32) * 0.5e-6
-    error_bps = jnp.where(resting, jnp.abs(px - slot_px).astype(jnp.float32) / jnp.maximum(bps_px, 1e-9), 0.0)
-    update_value = lots.astype(jnp.float32) * lot_usd * error_bps + lots_change * lot_usd * value_bps
-    cancel_bps = params.cancel_bps * jnp.where(increasing, params.cancel_increasing_ratio, 1.0)
-    cancel_value = slot_lots.astype(jnp.float32) * lot_usd * cancel_bps[:, None]
+    keep = busy | (has_target & resting & same & ~_crosses(slot_px, target_px, target_lots)) | ~(has_target | resting)
+    change = jnp.where(has_target, jnp.where(resting, Action.MODIFY.value, Action.PLACE.value), Action.CANCEL.value)
+
+    usd_per_lot = 0.5e-6 * mid2_px.astype(jnp.float32)
+    error_bps = jnp.where(resting, gap_px.astype(jnp.float32) / jnp.maximum(px_per_bps, 1e-9), 0.0)
+    update_value = usd_per_lot * (lots.astype(jnp.float32) * error_bps + change_lots * value_bps)
+    cancel_bps = jnp.where(increasing, params.cancel_bps * params.cancel_increasing_mult, params.cancel_bps)
+    cancel_value = usd_per_lot * slot_lots.astype(jnp.float32) * cancel_bps[:, None]
     return Quotes(
         target_px=jnp.where(keep, slot_px, px),
         target_lots=jnp.where(keep, slot_lots, lots),
-        action=action.astype(jnp.int32),
+        action=jnp.where(keep, Action.KEEP.value, change).astype(jnp.int32),
         value_bps_usd=jnp.where(keep, 0.0, jnp.where(has_target, update_value, cancel_value)),
     )
 
 
-def _pair_by_price(close: jax.Array, distance_px: jax.Array) -> jax.Array:
-    """[S, slot, target] bool, one-to-one: pairs of `close` that are each other's nearest among those still free."""
-    levels = close.shape[-1]
-    tie_break = np.arange(levels * levels, dtype=np.int32).reshape(1, levels, levels)
-    key = jnp.where(close, jnp.minimum(distance_px, FAR // levels**2 - 1) * levels**2 + tie_break, FAR)
-    pair = jnp.zeros(close.shape, bool)
+def pair(
+    target_px: jax.Array,
+    target_lots: jax.Array,
+    slot_px: jax.Array,
+    slot_lots: jax.Array,
+    slot_busy: jax.Array,
+    band_px: jax.Array,
+) -> jax.Array:
+    """Target of every slot, [S, L] int32 index or `NO_TARGET`; no target twice."""
+    wanted, resting = target_lots > 0, slot_lots > 0
+    levels = target_px.shape[-1]
+    # Keys are distances made unique by their place in the square, so that "nearest" is never a tie.
+    place = np.arange(levels * levels, dtype=np.int32).reshape(1, levels, levels)
+    far = (band_px + 1) * levels * levels
+    priced_target, priced_slot = jnp.where(wanted, target_px, 0), jnp.where(resting, slot_px, NOWHERE_PX)
+    distance_px = jnp.abs(_across(priced_target) - _down(priced_slot))
+    key = jnp.minimum(distance_px, band_px + 1) * levels * levels + place
+
+    target = jnp.full(target_px.shape, NO_TARGET, jnp.int32)
+    taken = jnp.zeros(target_px.shape, jnp.int32)
     for _ in range(PASSES):
-        nearest_target = jnp.min(key, axis=2, keepdims=True)
-        nearest_slot = jnp.min(key, axis=1, keepdims=True)
-        mutual = (key == nearest_target) & (key == nearest_slot) & (key < FAR)
-        pair |= mutual
-        taken = jnp.any(mutual, axis=2, keepdims=True) | jnp.any(mutual, axis=1, keepdims=True)
-        key = jnp.where(taken, FAR, key)
-    return pair
+        key = jax.lax.optimization_barrier(key)  # computed once; without it each use of it computes it again
+        nearest_target, nearest_slot = jnp.min(key, axis=2), jnp.min(key, axis=1)
+        mutual = (_down(nearest_target) == _across(nearest_slot)) & (_across(nearest_slot) < far)
+        slot_hit, target_hit = _count(mutual, axis=2), _count(mutual, axis=1)
+        target = jnp.where(slot_hit > 0, nearest_target % levels, target)
+        taken += target_hit
+        key = jnp.maximum(key, far * jnp.maximum(_down(slot_hit), _across(target_hit)))
+    leftover = _pair_in_order(target == NO_TARGET, wanted & (taken == 0), slot_busy > 0, resting)
+    return jnp.where(target == NO_TARGET, leftover, target)
 
 
-def _pair_in_order(pair: jax.Array, busy: jax.Array, resting: jax.Array, wanted: jax.Array) -> jax.Array:
-    """[S, slot, target] bool: the n-th free slot, busy before resting before empty, with the n-th free target."""
-    levels = pair.shape[-1]
-    slot_free, target_free = ~jnp.any(pair, axis=2), wanted & ~jnp.any(pair, axis=1)
-    order = jnp.where(busy, 0, jnp.where(resting, levels, 2 * levels)) + np.arange(levels, dtype=np.int32)[None]
-    order = jnp.where(slot_free, order, 4 * levels)
-    slot_turn = jnp.sum((order[:, None, :] < order[:, :, None]).astype(jnp.int32), axis=-1)
-    before = np.tri(levels, k=-1, dtype=bool)[None]
-    target_turn = jnp.sum((target_free[:, None, :] & before).astype(jnp.int32), axis=-1)
-    return (slot_turn[:, :, None] == target_turn[:, None, :]) & slot_free[:, :, None] & target_free[:, None, :]
+def _pair_in_order(slot_free: jax.Array, target_free: jax.Array, busy: jax.Array, resting: jax.Array) -> jax.Array:
+    """[S, slot] index or `NO_TARGET`: the n-th free slot, busy before resting before empty, gets the n-th free target."""
+    levels = slot_free.shape[-1]
+    index = np.arange(levels, dtype=np.int32)[None]
+    rank = jnp.where(slot_free, jnp.where(busy, 0, jnp.where(resting, levels, 2 * levels)), 3 * levels) + index
+    slot_turn = _count(_across(rank) < _down(rank), axis=2)
+    target_turn = _count(_across(target_free) & (_across(index) < _down(index)), axis=2)
+    target_turn = jnp.where(target_free, target_turn, NO_TARGET)
+    return jnp.sum(jnp.where(_down(slot_turn) == _across(target_turn), _across(index) + 1, 0), axis=2) - 1
+
+
+def _crosses(slot_px: jax.Array, target_px: jax.Array, target_lots: jax.Array) -> jax.Array:
+    """[S, L] bool: an order that stands in the way of what we want on the other side, which could then not be placed."""
+    inward = SIGN.astype(np.int32)[:, None]
+    innermost = jnp.max(jnp.where(target_lots > 0, target_px * inward, NOWHERE_PX), axis=-1, keepdims=True)
+    return slot_px * inward + innermost[::-1] >= 0
+
+
+def _take(values: jax.Array, index: jax.Array) -> jax.Array:
+    """values[s, index[s, l]], 0 for `NO_TARGET`; by integer sum because gathers are slow, floats as their bits."""
+    bits = values if values.dtype == jnp.int32 else jax.lax.bitcast_convert_type(values, jnp.int32)
+    levels = np.arange(values.shape[-1], dtype=np.int32)[None]
+    taken = jnp.sum(jnp.where(_down(index) == _across(levels), _across(bits), 0), axis=2)
+    return taken if values.dtype == jnp.int32 else jax.lax.bitcast_convert_type(taken, values.dtype)
+
+
+def _down(per_slot: jax.Array) -> jax.Array:
+    """[S, slot, 1]: one row of the square per slot."""
+    return per_slot[:, :, None]
+
+
+def _across(per_target: jax.Array) -> jax.Array:
+    """[S, 1, target]: one column of the square per target."""
+    return per_target[:, None, :]
+
+
+def _count(pairs: jax.Array, axis: int) -> jax.Array:
+    return jnp.sum(pairs.astype(jnp.int32), axis=axis)
 
 
 def _widening(params: Params, headroom_frac: jax.Array) -> jax.Array:
-    """1 with plenty of requests left, `scarce_ratio` with few or with an unknown number."""
+    """1 with plenty of requests left, `scarce_mult` with few or with an unknown number."""
     calm = (headroom_frac - params.low_headroom_frac) / (params.calm_headroom_frac - params.low_headroom_frac)
     calm = jnp.where(calm > 0, jnp.minimum(calm, 1.0), 0.0)
-    return params.scarce_ratio + (1.0 - params.scarce_ratio) * calm
+    return params.scarce_mult + (1.0 - params.scarce_mult) * calm

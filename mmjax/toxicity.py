@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax import numerics
+from mmjax.markout import Resolved
 from mmjax.record import record
 
 
@@ -57,6 +58,11 @@ class State:
 def init(params: Params) -> State:
     """No fills: Normal."""
     return State(informed_count=jnp.float32(0), fill_count=jnp.float32(0), regime=jnp.int32(Toxicity.NORMAL))
+
+
+def tally(resolved: Resolved, informed: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(informed fills, all fills) among those resolved in this step, each (); `informed` [R] bool."""
+    return jnp.sum(jnp.where(informed, resolved.count, 0.0)), jnp.sum(resolved.count)
 
 
 def update(params: Params, state: State, informed_count: jax.Array, fill_count: jax.Array, dt_s: jax.Array) -> State:

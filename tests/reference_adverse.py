@@ -44,11 +44,25 @@ class Market:
         self.share[b] += 0.1 * (informed - self.share[b])
         self.cost[b] += 0.1 * (adverse_bps - self.cost[b])
         self.depth[b] += 0.1 * (depth_bps - self.depth[b])
-        self.count[b] = min(self.count[b] + 1, 200)
+        self.count[b] += 1
+        self.count = [n * min(1.0, 200 / sum(self.count)) for n in self.count]
         self.waiting += 1
         if self.waiting >= 20:
             self.waiting = 0
             self.refit()
+
+    def system(self):
+        """Weighted least squares for a step in (A0, 1/delta): fills, prior fills, and the prior of 1/delta."""
+        depths = np.array([*self.depth, *PRIOR_DEPTHS])
+        prior = self.prob * np.exp(-np.array(PRIOR_DEPTHS) * (1 / PROB_DECAY + 1 / PRIOR_DECAY)) * PRIOR_ADVERSE
+        wanted = np.array([*self.cost, *prior])
+        root = np.sqrt([*self.count, *[PRIOR_FILLS / 4] * 4])
+        model = np.array([self.cost_bps(d) for d in depths])
+        trust = math.sqrt(self.noise) * PRIOR_DECAY / 1.0
+        jacobian = np.stack([model / self.adverse, -depths * model], axis=1) * root[:, None]
+        jacobian = np.vstack([jacobian, [0.0, trust]])
+        residual = np.append((wanted - model) * root, trust * (1 / PRIOR_DECAY - 1 / self.decay))
+        return jacobian, residual
 
     def refit(self):
         """A fifth of the way to the new fit."""
@@ -56,18 +70,11 @@ class Market:
         exposure = sum(n * math.exp(-d / PROB_DECAY) for n, d in zip(self.count, self.depth, strict=True))
         target = (PRIOR_FILLS * PRIOR_PROB + informed) / (PRIOR_FILLS + exposure)
         self.prob = min(max(self.prob + 0.2 * (target - self.prob), 0.01), 0.5)
-        depths = np.array([*self.depth, *PRIOR_DEPTHS])
-        prior = self.prob * np.exp(-np.array(PRIOR_DEPTHS) * (1 / PROB_DECAY + 1 / PRIOR_DECAY)) * PRIOR_ADVERSE
-        wanted = np.array([*self.cost, *prior])
-        root = np.sqrt([*self.count, *[PRIOR_FILLS / 4] * 4])
-        model = np.array([self.cost_bps(d) for d in depths])
-        jacobian = np.stack([model, -depths * model], axis=1) * root[:, None]
-        log_step, rate_step = np.linalg.lstsq(jacobian, (wanted - model) * root, rcond=None)[0]
-        shrink = 0.2 / max(abs(log_step), 1.0)
-        self.adverse = min(max(self.adverse * math.exp(shrink * log_step), 0.1), 50.0)
-        self.decay = 1 / min(max(1 / self.decay + shrink * rate_step, 0.01), 1.0)
+        level_step, rate_step = np.linalg.lstsq(*self.system(), rcond=None)[0]
+        self.adverse = min(max(self.adverse + 0.2 * level_step, 0.1), 50.0)
+        self.decay = 1 / min(max(1 / self.decay + 0.2 * rate_step, 0.01), 1.0)
 
     def se_bps(self):
-        """Standard error of the cost at the touch."""
-        falloff = [math.exp(-d * (1 / PROB_DECAY + 1 / self.decay)) for d in self.depth]
-        return math.sqrt(self.noise / (PRIOR_FILLS + sum(n * f * f for n, f in zip(self.count, falloff, strict=True))))
+        """Standard error of the cost at the touch: that of A0, times p0."""
+        jacobian, _ = self.system()
+        return self.prob * math.sqrt(self.noise * np.linalg.inv(jacobian.T @ jacobian)[0, 0])

@@ -46,6 +46,9 @@ def learn(params, state, adverse_bps, depth_bps, sigma, dt_s):
     return jax.lax.scan(step, state, (adverse_bps, depth_bps))[0]
 
 
+fit = jax.jit(jax.vmap(learn, in_axes=(None, 0, 0, 0, None, None)))  # rows of markets
+
+
 def markouts(rng, depth_bps, prob=0.15, move_bps=9.0, decay_bps=8.0, sigma=SIGMA):
     """Signed markouts: noise, and with probability prob exp(-d/10) a move against us that falls with depth."""
     informed = rng.random(np.shape(depth_bps)) < prob * np.exp(-depth_bps / 10)
@@ -107,15 +110,14 @@ def test_known_curves_are_recovered_and_the_error_bar_is_honest(prob, move_bps, 
     depth_bps = rng.choice([1.0, 3.0, 7.0, 14.0], (rows, number)).astype(np.float32)
     adverse_bps = markouts(rng, depth_bps, prob, move_bps, decay_bps)
     start = jax.vmap(lambda _: adverse.init(params))(np.arange(rows))
-    fit = jax.vmap(learn, in_axes=(None, 0, 0, 0, None, None))
     state = fit(params, start, adverse_bps, depth_bps, SIGMA, np.float32(1.0))
     for depth in (0.0, 3.0, 7.0):
         got = np.asarray(jax.vmap(expected_cost_bps, in_axes=(None, 0, None))(params, state, np.float32(depth)))
         true = prob * move_bps * np.exp(-depth * (1 / 10 + 1 / decay_bps))
-        assert got.mean() == pytest.approx(true, rel=0.15)
+        assert got.mean() == pytest.approx(true, rel=0.2 if depth else 0.1)  # twenty prior fills of the last 220
         if depth == 0.0:
             claimed = np.asarray(jax.vmap(adverse.adverse_se_bps, in_axes=(None, 0))(params, state)).mean()
-            assert 0.6 < claimed / got.std() < 1.7
+            assert 0.7 < claimed / got.std() < 1.4
     assert np.asarray(state.touch_prob).mean() == pytest.approx(prob, rel=0.15)
 
 
@@ -124,7 +126,6 @@ def test_pure_noise_costs_nothing_even_under_the_plain_rule():
     rows, number = 100, 1500
     depth_bps = rng.uniform(0, 12, (rows, number)).astype(np.float32)
     noise_bps = (4.0 * rng.standard_normal((rows, number))).astype(np.float32)
-    fit = jax.vmap(learn, in_axes=(None, 0, 0, 0, None, None))
     for sigmas in (0.0, 2.0):
         params = tune(informed_sigmas=sigmas)
         start = jax.vmap(lambda _, params=params: adverse.init(params))(np.arange(rows))

@@ -100,6 +100,7 @@ def test_rates_are_gamma_posteriors_of_decayed_counts():
         counts, seconds = counts + kept * step_counts, seconds + kept * dt_s
         kept *= 0.5 ** (dt_s / 600.0)
     np.testing.assert_allclose(state.trade_count, counts, rtol=1e-4)
+    np.testing.assert_allclose(state.regime_count[Regime.NORMAL], counts.sum(axis=0), rtol=1e-4)
     depths_bps = np.array([-1.0, 0.0, 0.2, 0.5, 0.75, 1.0, 3.0, 8.0, 15.9, 31.0, 32.0, 60.0, 500.0], np.float32)
     tail = float(arrival.kappa_per_bps(params, state))
     wanted = [

@@ -92,6 +92,8 @@ def test_varying_latency_never_reorders(plan):
 def test_frames_in_flight_arrive_before_the_end():
     async def main(clock):
         client, server = memory_pair(0.1)
+        await server.send(b"never read")
+        await asyncio.sleep(1)
         await client.send(b"last words")
         await client.close()
         await client.close()

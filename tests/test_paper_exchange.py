@@ -146,6 +146,17 @@ def test_requests_are_counted_per_item_and_the_budget_refuses(desk):
     assert desk.send(ALICE, Cancel([CancelWire(0, 1)]))["status"] == "ok"
 
 
+def test_an_action_refused_in_full_costs_nothing_but_failed_cancels_count(desk):
+    bad = desk.wire(BUY, PX, LOTS, "Ioc")
+    desk.send(ALICE, PlaceOrders([bad, bad], "na"))
+    desk.leverage(ALICE, 51)
+    assert desk.exchange.requests_of(ALICE)[0] == 0
+    desk.send(ALICE, PlaceOrders([bad, desk.wire(BUY, PX, LOTS)], "na"))
+    assert desk.exchange.requests_of(ALICE)[0] == 2
+    desk.send(ALICE, Cancel([CancelWire(0, 1)]))
+    assert desk.exchange.requests_of(ALICE)[0] == 3
+
+
 def test_volume_adds_requests_to_both_sides_of_a_trade(desk):
     desk.rest(ALICE, SELL, PX, 123_456)
     desk.order(BOB, BUY, PX, 123_456, "Ioc")

@@ -9,8 +9,16 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from exec.paper.actions import CancelByCloid, CancelByCloidWire, Limit, OrderType, OrderWire, PlaceOrders
-from exec.paper.actions import Signature, SignedAction
+from exec.paper.actions import (
+    CancelByCloid,
+    CancelByCloidWire,
+    Limit,
+    OrderType,
+    OrderWire,
+    PlaceOrders,
+    Signature,
+    SignedAction,
+)
 from exec.paper.exchange import HOUSE_INFORMED, HOUSE_NOISE, Exchange
 from exec.paper.flow import FairPrice, FlowOptions, Grid, SyntheticMarket
 from exec.paper.listing import universe
@@ -174,7 +182,9 @@ def test_a_push_moves_fair_price_for_good_and_the_informed_see_it_first():
 
 def test_books_are_two_sided_deep_and_of_the_listed_width(session):
     listings, exchange, best, fair = session
-    assert (best > 0).mean() > 0.999
+    full = (best > 0).all(axis=(1, 2))
+    assert full.mean() > 0.999
+    best, fair = best[full], fair[full]
     spread_bps = 2e4 * (best[..., 1] - best[..., 0]) / best.sum(axis=2)
     for asset, listing in enumerate(listings):
         assert 0.4 < np.median(spread_bps[:, asset]) / listing.spread_bps < 4, listing.coin
@@ -183,10 +193,20 @@ def test_books_are_two_sided_deep_and_of_the_listed_width(session):
             depth = exchange.depth(asset, side, 30)
             assert 8 <= len(depth) <= 16, listing.coin
             usd = [px * lots / 1e6 for px, lots, _ in depth]
-            assert 3 * listing.depth_usd < sum(usd) < 100 * listing.depth_usd
+            assert 5 * listing.depth_usd < sum(usd) < 60 * listing.depth_usd
         mid = best[:, asset].mean(axis=1)
         away_bps = 1e4 * np.log(mid / fair[:, asset])
         assert np.sqrt(np.mean(away_bps**2)) < 1.5 * (listing.sigma_bps_rt_s + listing.spread_bps), listing.coin
+
+
+def test_spreads_widen_with_volatility(session):
+    _, _, best, fair = session
+    windows = 60
+    spread = (2e4 * (best[..., 1] - best[..., 0]) / best.sum(axis=2)).reshape(windows, -1, best.shape[1]).mean(axis=1)
+    moves = np.diff(np.log(fair), axis=0, prepend=np.log(fair[:1])).reshape(windows, -1, best.shape[1])
+    volatility = moves.std(axis=1)
+    agreement = [np.corrcoef(spread[:, asset], volatility[:, asset])[0, 1] for asset in range(best.shape[1])]
+    assert np.mean(agreement) > 0.5
 
 
 def test_depth_grows_away_from_the_touch():
@@ -206,12 +226,10 @@ def test_depth_grows_away_from_the_touch():
 
 
 def test_liquid_books_change_more_often_than_illiquid_ones():
-    changed = Counter()
-
     listings = busiest(60)
     exchange, _, _ = run([listings[0], listings[-1]], 4, 600)
-    changed.update(asset for asset, _ in {(entry[1], entry[0]) for entry in exchange.sets})
-    assert changed[0] > 2 * changed[1] > 0
+    changed = Counter(asset for asset, _ in {(entry[1], entry[0]) for entry in exchange.sets})
+    assert changed[0] > 1.4 * changed[1] > 0
 
 
 def test_noise_signs_are_autocorrelated_and_arrivals_cluster(session):
@@ -233,7 +251,7 @@ def test_informed_takers_earn_and_noise_takers_pay(session):
     mid = best.mean(axis=2)
     earned = {HOUSE_INFORMED: [], HOUSE_NOISE: []}
     for block, asset, side, _, _, taker, filled in exchange.takes:
-        if filled and block + 100 < len(mid) and block:
+        if filled and block and block + 100 < len(mid) and best[block - 1, asset].all():
             paid_px = best[block - 1, asset, 1 - side]
             earned[taker].append((1 - 2 * side) * 1e4 * (mid[block + 100, asset] / paid_px - 1))
     informed, noise = (np.array(earned[taker]) for taker in (HOUSE_INFORMED, HOUSE_NOISE))
@@ -345,17 +363,18 @@ class Passive:
 def test_passive_orders_fill_on_both_sides_less_often_and_better_with_depth():
     listings = busiest(12)
     exchange, market = Watched(listings), SyntheticMarket(listings, 11)
-    passive = Passive(exchange, listings, (0.0, 2.0, 4.0))
+    passive = Passive(exchange, listings, (0.0, 3.0, 4.5))
     for block in range(3000):
         exchange.run_block(START_NS + block * BLOCK_NS, market)
         passive(exchange, block)
     exchange.check_conservation()
     counts = [len(exchange.fills_of(user)) for user in passive.users]
-    assert counts[0] > 2 * counts[1] > 4 * counts[2], counts
-    assert counts[2] > 50, "five minutes of twelve markets feed a patient maker"
+    assert counts[0] > 2 * counts[1] > 0 and counts[1] > 1.2 * counts[2] > 0, counts
+    assert counts[1] > 60, "five minutes of twelve markets feed a patient maker"
     for user in passive.users:
         sides = Counter(fill.side for fill in exchange.fills_of(user))
         assert min(sides.values()) > 0.25 * sum(sides.values())
-    touch, _, deep = (passive.markouts_bps(user, 100) for user in passive.users)
+    touch, *deeper = (passive.markouts_bps(user, 100) for user in passive.users)
+    deep = np.concatenate(deeper)
     assert touch.mean() < -2 * touch.std() / np.sqrt(len(touch)), "the touch is picked off"
     assert deep.mean() > 2 * deep.std() / np.sqrt(len(deep)), "patience is paid"

@@ -32,6 +32,7 @@ from exec.paper.flow import SyntheticMarket
 from exec.paper.hub import Hub, TooManyConnections
 from exec.paper.limits import Limits
 from exec.paper.listing import universe
+from mmjax.errors import ConfigError
 
 SECOND_NS = 1_000_000_000
 COINS = [listed.coin for listed in LISTINGS]
@@ -250,6 +251,11 @@ def test_book_cadence(cadence, fast, per_10_s):
     counts = Counter(row["coin"] for _ in range(100) for row in of("l2Book", stage.frames()))
     assert set(counts) == {coin for coin in COINS if coin != "MATIC"}, "a book that never changes is never pushed"
     assert all(abs(count - per_10_s) <= 1 for count in counts.values())
+
+
+def test_an_unknown_cadence_is_named():
+    with pytest.raises(ConfigError, match="cadence 'fast': unknown; use one of"):
+        Stage("fast")
 
 
 def test_a_book_that_rests_is_not_repeated():

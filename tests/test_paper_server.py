@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import threading
 from collections.abc import Awaitable, Callable
 from io import BytesIO
 from typing import TypeVar
@@ -75,9 +76,9 @@ def test_the_official_client_places_modifies_cancels():
 
     def use(client: Client, info: Info):
         assert Info(client.base_url, skip_ws=True).name_to_asset("ETH") == 1
-        resting = status_of(client.order("ETH", True, 4200.0, 0.5, {"limit": {"tif": "Alo"}}, cloid=cloid))["resting"]
+        resting = status_of(client.order("ETH", True, 0.5, 4200.0, {"limit": {"tif": "Alo"}}, cloid=cloid))["resting"]
         assert resting["cloid"] == cloid.to_raw()
-        moved = status_of(client.modify_order(cloid, "ETH", True, 4201.5, 0.4, {"limit": {"tif": "Alo"}}, cloid=cloid))
+        moved = status_of(client.modify_order(cloid, "ETH", True, 0.4, 4201.5, {"limit": {"tif": "Alo"}}, cloid=cloid))
         assert moved["resting"]["oid"] > resting["oid"]
         (shown,) = info.open_orders(USER)
         assert (shown["limitPx"], shown["sz"], shown["cloid"]) == ("4201.5", "0.4", cloid.to_raw())
@@ -110,24 +111,26 @@ def test_the_official_client_trades_and_closes():
              "reduce_only": False}
             for coin, size, px in (("BTC", 0.01, 100000.0), ("kPEPE", 20000.0, 0.0103), ("OMNI", 1.0, 0.5))
         ]  # fmt: skip
-        statuses = client.bulk_orders(orders)["response"]["data"]["statuses"]
-        assert ["resting" in status or status["error"] for status in statuses] == [
-            True, True, "Order must have minimum value of $10. asset=4"] or len(statuses) == 1  # fmt: skip
-        client.schedule_cancel(None)
-        client.noop(client.info.post("/info", {"type": "exchangeStatus"})["time"] + 5000)
+        resting, small = client.bulk_orders(orders[:2]), client.bulk_orders(orders[2:])
+        assert ["resting" in status for status in resting["response"]["data"]["statuses"]] == [True, True]
+        assert status_of(small) == {"error": "Order must have minimum value of $10. asset=4"}
+        assert client.schedule_cancel(None)["response"].startswith("Cannot set scheduled cancel time until enough")
+        later_ms = info.post("/info", {"type": "exchangeStatus"})["time"] + 5000
+        assert client.noop(later_ms)["status"] == "ok"
+        assert client.noop(later_ms) == {"status": "err", "response": f"Invalid nonce: duplicate nonce {later_ms}"}
 
     with_client(use)
 
 
 def test_an_agent_signs_for_its_master_and_a_stranger_for_nobody():
     def as_agent(client: Client, info: Info):
-        status_of(client.order("ETH", True, 4200.0, 0.5, {"limit": {"tif": "Gtc"}}))
+        status_of(client.order("ETH", True, 0.5, 4200.0, {"limit": {"tif": "Gtc"}}))
         assert len(info.open_orders(USER)) == 1
         assert info.user_role(AGENT.address) == {"role": "agent", "data": {"user": USER}}
         assert info.extra_agents(USER)[0]["name"] == "quoter"
 
     def as_stranger(client: Client, info: Info):
-        assert client.order("ETH", True, 4200.0, 0.5, {"limit": {"tif": "Gtc"}}) == {
+        assert client.order("ETH", True, 0.5, 4200.0, {"limit": {"tif": "Gtc"}}) == {
             "status": "err",
             "response": f"User or API Wallet {STRANGER.address.lower()} does not exist.",
         }
@@ -167,18 +170,50 @@ def test_a_websocket_from_subscription_to_fill():
     assert first["data"]["bbo"][1]["sz"] == "0.4" and pushed["data"]["bbo"][1]["sz"] == "0.3"
 
 
+def test_the_official_client_s_websocket():
+    async def scenario(url, venue):
+        def work():
+            heard = {kind: threading.Event() for kind in ("l2Book", "userFills", "bbo")}
+            fills = []
+
+            def on_fills(message):
+                fills.append(message["data"])
+                if not message["data"].get("isSnapshot"):
+                    heard["userFills"].set()
+
+            info = Info(url)
+            try:
+                info.subscribe({"type": "l2Book", "coin": "BTC"}, lambda message: heard["l2Book"].set())
+                info.subscribe({"type": "bbo", "coin": "BTC"}, lambda message: heard["bbo"].set())
+                info.subscribe({"type": "userFills", "user": TRADER.address}, on_fills)
+                assert all(heard[kind].wait(TIMEOUT_S) for kind in ("l2Book", "bbo"))
+                _buy(url)
+                assert heard["userFills"].wait(TIMEOUT_S)
+            finally:
+                info.disconnect_websocket()
+                info.ws_manager.join(TIMEOUT_S)
+                info.session.close()
+            return fills
+
+        return await asyncio.to_thread(work)
+
+    snapshot, pushed = on_socket(scenario)
+    assert snapshot["isSnapshot"] is True and snapshot["user"] == USER
+    assert [fill["sz"] for fill in pushed["fills"]] == ["0.1"]
+
+
 def _buy(url: str) -> None:
     client = Client(TRADER, url)
     with client.session, client.info.session:
-        status_of(client.order("BTC", True, 110001.0, 0.1, {"limit": {"tif": "Ioc"}}))
+        status_of(client.order("BTC", True, 0.1, 110001.0, {"limit": {"tif": "Ioc"}}))
 
 
 def test_binary_and_broken_messages_over_a_socket():
     async def scenario(url, venue):
         async with aiohttp.ClientSession() as session, session.ws_connect(url + "/ws") as client:
             answers = []
-            for send, data in ((client.send_bytes, b"\x00\xff"), (client.send_str, '{"method":'), (client.send_str, "[1")):
-                await send(data)
+            for send in (client.send_bytes(b"\x00\xff"), client.send_str('{"method":'), client.send_str("[1")):
+                await send
                 answers.append(json.loads(await client.receive_str()))
             await client.send_str("x" * (3 * MAX_BODY_BYTES))
             end = await client.receive()
@@ -238,8 +273,8 @@ def test_only_loopback_names_are_answered(headers, status):
 def test_bodies_over_the_limit_are_refused():
     async def scenario(url, venue):
         async with aiohttp.ClientSession() as session:
-            headers = {"Content-Type": "application/json"}
-            async with session.post(url + "/info", data=BytesIO(b" " * (MAX_BODY_BYTES + 1)), headers=headers) as answer:
+            body, headers = BytesIO(b" " * (MAX_BODY_BYTES + 1)), {"Content-Type": "application/json"}
+            async with session.post(url + "/info", data=body, headers=headers) as answer:
                 too_big = answer.status
             async with session.post(url + "/info", data=b"{}", headers={"Content-Type": "text/plain"}) as answer:
                 return too_big, answer.status

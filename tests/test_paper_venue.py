@@ -5,7 +5,10 @@ import hashlib
 import json
 import logging
 
+import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from paper_stage import (
     BTC,
     CLOID,
@@ -15,6 +18,7 @@ from paper_stage import (
     TRADER,
     USER,
     Quiet,
+    Stage,
     envelope,
     funded_exchange,
     order,
@@ -27,6 +31,7 @@ from exec.paper.hub import Hub
 from exec.paper.limits import Limits
 from exec.paper.listing import universe
 from exec.paper.venue import MAX_CATCH_UP_BLOCKS, PaperVenue, memory_dial, memory_rest
+from exec.paper.wire import parse_signed
 from feeds.clock import NS_PER_S, Clock, run_virtual
 from feeds.errors import LinkClosed
 
@@ -382,3 +387,48 @@ def test_closing_the_venue_ends_everything():
         return outcome
 
     assert isinstance(on_venue(scenario), asyncio.CancelledError)
+
+
+# --- what the wire lets through, the engine survives --------------------------------------------------------------
+
+DECIMAL = st.from_regex(r"(0|[1-9][0-9]{0,12})(\.[0-9]{1,8})?", fullmatch=True) | st.sampled_from(
+    ["0", "4300", "4300.1", "110000", "0.0104", "9" * 40, "0.00000001", "1"]
+)
+CLOIDS = st.sampled_from([CLOID, CLOID[:-1] + "0"])
+WIRE_ORDER = st.builds(
+    order, st.integers(0, 6), st.booleans(), DECIMAL, DECIMAL, st.sampled_from(["Alo", "Ioc", "Gtc", "FrontendMarket"]),
+    st.none() | CLOIDS, r=st.booleans(),
+)  # fmt: skip
+NUMBERS = st.integers(0, 2**63 - 1) | st.integers(500_000_000_000, 500_000_000_040)
+OIDS = NUMBERS | CLOIDS
+ACTION = st.one_of(
+    st.lists(WIRE_ORDER, max_size=4).map(lambda orders: place(*orders)),
+    st.fixed_dictionaries({"type": st.just("modify"), "oid": OIDS, "order": WIRE_ORDER}),
+    st.fixed_dictionaries({"type": st.just("batchModify"), "modifies": st.lists(
+        st.fixed_dictionaries({"oid": OIDS, "order": WIRE_ORDER}), max_size=3)}),
+    st.fixed_dictionaries({"type": st.just("cancel"), "cancels": st.lists(
+        st.fixed_dictionaries({"a": st.integers(0, 6), "o": NUMBERS}), max_size=3)}),
+    st.fixed_dictionaries({"type": st.just("cancelByCloid"), "cancels": st.lists(
+        st.fixed_dictionaries({"asset": st.integers(0, 6), "cloid": CLOIDS}), max_size=3)}),
+    st.fixed_dictionaries({"type": st.just("updateLeverage"), "asset": st.integers(0, 6), "isCross": st.booleans(),
+                           "leverage": st.integers(0, 60)}),
+    st.fixed_dictionaries({"type": st.just("scheduleCancel")}, optional={"time": st.integers(0, 2**62)}),
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(actions=st.lists(ACTION, min_size=1, max_size=6))
+def test_any_well_formed_action_gets_an_answer_and_money_is_conserved(actions):
+    stage = Stage()
+    for action in actions:
+        stage.nonce += 1
+        signed = {"action": action, "nonce": stage.nonce, "signature": {"r": "0x1", "s": "0x1", "v": 27}}
+        answers: list[dict] = []
+        stage.exchange.receive(USER, parse_signed(json.dumps(signed).encode()), stage.now_ns, answers.append)
+        stage.block()
+        (answer,) = answers
+        assert answer["status"] in ("ok", "err")
+        orjson.dumps(answer)
+        for kind in ("clearinghouseState", "openOrders", "historicalOrders", "userFills"):
+            stage.ask(type=kind, user=USER)
+        stage.exchange.check_conservation()

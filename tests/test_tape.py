@@ -495,6 +495,10 @@ def test_own_fills_and_rests_are_averaged(own):
     assert obs.fill_count[1, ASK] == len(own) and obs.fill_usd[1, ASK] == pytest.approx(usd.sum(), rel=1e-5)
     assert obs.fill_depth_bps[1, ASK] == pytest.approx(np.average(depth_bps, weights=usd), rel=1e-4, abs=1e-4)
     assert obs.rest_time_s[1, ASK] == pytest.approx(rest_s.mean(), rel=1e-4, abs=1e-4)
+    tape.on_rested(1, ASK, 8.0)  # the next interval starts from nothing
+    tape.on_fill(1, ASK, 10.0, 4.0, 2002)
+    obs = tape.snapshot(ns(2))
+    assert (obs.rest_time_s[1, ASK], obs.fill_depth_bps[1, ASK], obs.fill_count[1, ASK]) == (8, 4, 1)
 
 
 @given(

@@ -80,6 +80,9 @@ def test_every_field_of_a_market():
     )
     assert matic.is_delisted and matic.asset == 1 and matic.tiers == ((0, 20),)
     assert xyz.only_isolated and not btc.only_isolated
+    assert parse_universe({"universe": [META["universe"][0] | {"marginTableId": 40, "onlyIsolated": True}]})[
+        0
+    ].only_isolated
     assert (eth.asset, kpepe.asset) == (3, 4)  # a delisted market keeps its place
     assert not any(spec.fault or spec.is_hip3 for spec in (btc, matic, xyz, eth, kpepe))
 

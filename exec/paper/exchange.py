@@ -340,8 +340,11 @@ class Exchange:
             if pending.expires_ms is not None and self.now_ms > pending.expires_ms:
                 pending.account.quota.used += (EXPIRED_COST_MULT - 1) * pending.item_count
                 pending.reply(refused(rules.EXPIRED))
-            else:
-                pending.reply(pending.run())
+                continue
+            answer = pending.run()
+            if lane != CANCEL_LANE and _is_fully_refused(answer):  # cancels count even where they find nothing
+                pending.account.quota.used -= pending.item_count
+            pending.reply(answer)
 
     def _run_clocks(self) -> None:
         """What falls due by time: premium samples with a mark refresh, hourly funding, scheduled cancels."""
@@ -524,6 +527,14 @@ def _open_order(account: Account, oid: int | str):
 
 def _modify_lane(requests: Iterable[rules.OrderRequest]) -> int:
     return POST_ONLY_LANE if all(request.is_post_only for request in requests) else TAKER_LANE
+
+
+def _is_fully_refused(answer: dict) -> bool:
+    """Whether nothing of an action was accepted; the venue counts no request for it."""
+    if answer["status"] == "err":
+        return True
+    statuses = answer["response"].get("data", {}).get("statuses", ())
+    return bool(statuses) and all("error" in status for status in statuses)
 
 
 def _answer_modify(status: dict) -> dict:

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exec.paper.exchange import HOUSE_INFORMED, HOUSE_NOISE
-from exec.paper.listing import Listing
-from mmjax.units import PRICE_DECIMALS, UUSD_PER_USD
+from exec.paper.listing import Listing, px_per_usd
+from mmjax.units import UUSD_PER_USD
 
 if TYPE_CHECKING:
     from exec.paper.exchange import Exchange
@@ -45,12 +45,13 @@ class FlowOptions:
     jump_sigmas: float = 8.0  # standard deviation of a jump, in units of one second's volatility
     lead_blocks: int = 4  # how far ahead of fair price informed takers see
     quotes_per_side: int = 16
-    reach_span_bps: float = 25.0  # outermost quote's distance beyond the touch, plus four spreads
+    reach_span_bps: float = 32.0  # outermost quote's distance beyond the touch, plus four spreads
     informed_frac: float = 0.25  # of taker orders, when something is mispriced about a quarter of the time
     cluster_ratio: float = 0.5  # noise orders that each noise order causes on its own side
     cluster_decay_per_s: float = 0.5
     sign_memory_s: float = 120.0  # of the slow imbalance between buyers and sellers
     kappa_per_bps: float = 0.25  # decay of the depth that a taker order reaches
+    deepest_reach_bps: float = 20.0  # beyond the touch; keeps a sweep from emptying a side
     sweep_per_s: float = 0.2  # at the most traded market; others scale with the square root of their trade rate
     sweep_impact_frac: float = 0.15  # of a sweep's reach that fair price moves for good
     oracle_interval_s: float = 3.0
@@ -112,7 +113,7 @@ class Grid:
     """The venue's price grid for arrays: five significant figures, at most 6 - sz_decimals decimals, whole dollars."""
 
     def __init__(self, listings: Sequence[Listing]) -> None:
-        self._whole_usd = np.array([10 ** (PRICE_DECIMALS - listing.sz_decimals) for listing in listings])
+        self._whole_usd = np.array([px_per_usd(listing.sz_decimals) for listing in listings])
 
     def snap(self, px: np.ndarray, asset: np.ndarray, up: np.ndarray) -> np.ndarray:
         """Float _px to the grid, int64: upwards where `up`, else downwards; at least one unit."""
@@ -125,9 +126,10 @@ class Grid:
 class Makers:
     """Background makers: K quotes a side, each refreshed on its own clock towards a lagged estimate of fair price.
 
-    A quote moves when its own poll is due or when it has drifted out of its tolerance; the tolerance grows with
-    distance, so quotes near the touch move more often.  A quote that has become too aggressive moves sooner than one
-    that has been left behind.
+    A quote moves when it has drifted out of its tolerance, which grows with distance, so quotes near the touch move
+    more often; one that has become too aggressive moves sooner than one that has been left behind.  A quote that a poll
+    finds half taken is made whole.  The constants are tuned so that the listed spread results and that quotes react
+    within 0.1 s at the head of the universe and 0.5 s at its tail.
     """
 
     def __init__(
@@ -144,12 +146,12 @@ class Makers:
         self.offset_bps = _offsets_bps(listings, options)
         weight = 0.7 + 0.12 * np.arange(levels)  # depth grows away from the touch
         self.level_usd = np.array([listing.depth_usd for listing in listings])[:, None] * weight
-        tolerance = 0.3 * (self._half_bps[:, None] + self.offset_bps) + (0.2 + 0.1 * slowness[:, None]) * sigma[:, None]
+        tolerance = 0.3 * (self._half_bps[:, None] + self.offset_bps) + ((0.08 + 0.3 * slowness) * sigma)[:, None]
         self._per_aggressive = 1 / (0.7 * tolerance[:, None, :])
         self._per_passive = 1 / (1.5 * tolerance[:, None, :])
         polls = (0.6 / 4.0**slowness)[:, None] / (1 + 0.5 * np.arange(levels))
         self._polls_per_s = polls[:, None, :]
-        self._react_per_s = (20.0 / 8.0 ** slowness**2)[:, None, None]
+        self._react_per_s = (20.0 / 8.0**slowness**2)[:, None, None]
         self._reference_px = np.array([float(listing.start_px) for listing in listings])
         self._aim_px = np.zeros(self._shape)
         self._jitter = np.ones(self._shape)
@@ -171,13 +173,13 @@ class Makers:
         hazard = dt_s * (self._polls_per_s + self._react_per_s * np.maximum(urgency - 1, 0))
         due = np.flatnonzero(self._rng.random(self._shape) < hazard)
         if due.size:
-            self._refresh(exchange, due, centre_px, half_bps, vol_mult)
+            self._refresh(exchange, due, urgency.reshape(-1)[due] > 1, centre_px, half_bps, vol_mult)
 
     def fill_books(self, exchange: Exchange, vol_mult: np.ndarray) -> None:
         """Places every quote for the first time."""
         half_bps = self._half_bps * np.clip(vol_mult, 0.6, 4.0)
-        due = np.arange(self._px.size)
-        self._refresh(exchange, due, self._reference_px, half_bps, vol_mult)
+        every = np.arange(self._px.size)
+        self._refresh(exchange, every, np.ones(every.size, bool), self._reference_px, half_bps, vol_mult)
 
     def depth_usd(self, market: int, reach_bps: float) -> float:
         """Usual size of one side of a market from the touch to `reach_bps` beyond it."""
@@ -185,8 +187,15 @@ class Makers:
         return float(self.level_usd[market, :within].sum())
 
     def _refresh(
-        self, exchange: Exchange, due: np.ndarray, centre_px: np.ndarray, half_bps: np.ndarray, vol_mult: np.ndarray
+        self,
+        exchange: Exchange,
+        due: np.ndarray,
+        drifted: np.ndarray,
+        centre_px: np.ndarray,
+        half_bps: np.ndarray,
+        vol_mult: np.ndarray,
     ) -> None:
+        """Renews the quotes `due`: those that have `drifted` from their aim, the others only if half taken."""
         market, side, level = np.unravel_index(due, self._shape)
         jitter = 1 + 0.2 * (self._rng.random(due.size) - 0.5)
         out_bps = half_bps[market] + self.offset_bps[market, level] * jitter
@@ -194,14 +203,16 @@ class Makers:
         px = self._grid.snap(aim_px, market, side == 1)
         usd = self.level_usd[market, level] * np.exp(0.4 * self._rng.standard_normal(due.size))
         lots = np.maximum(usd * UUSD_PER_USD / (px * np.clip(vol_mult[market], 0.7, 2.0)), 1).astype(np.int64)
-        self._aim_px.reshape(-1)[due], self._jitter.reshape(-1)[due] = aim_px, jitter
-        moved = self._withdraw(exchange, due, px)
+        moved = self._withdraw(exchange, due, np.where(drifted, px, self._px[due]))
         self._place(exchange, due[moved], px[moved], lots[moved])
+        drifted[moved] = True
+        aimed = due[drifted]
+        self._aim_px.reshape(-1)[aimed], self._jitter.reshape(-1)[aimed] = aim_px[drifted], jitter[drifted]
 
     def _withdraw(self, exchange: Exchange, due: np.ndarray, px: np.ndarray) -> list[int]:
-        """Takes the quotes that move off the book; returns which of `due` need placing.
+        """Takes quotes off the book that are to stand elsewhere than `px`, or are half taken; returns which of `due`.
 
-        Takers have shortened the level in proportion: each quote that stands there withdraws its share of what is left.
+        Takers have shortened a level in proportion: each quote that stands there withdraws its share of what is left.
         """
         moved = []
         book = (due // self._shape[2]).tolist()  # market * 2 + side
@@ -241,7 +252,7 @@ def _offsets_bps(listings: Sequence[Listing], options: FlowOptions) -> np.ndarra
     span = np.array([options.reach_span_bps + 4 * listing.spread_bps for listing in listings])
     px = np.array([listing.start_px for listing in listings])
     digits = np.searchsorted(_POWERS, px, side="right")
-    whole_usd = np.array([10 ** (PRICE_DECIMALS - listing.sz_decimals) for listing in listings])
+    whole_usd = np.array([px_per_usd(listing.sz_decimals) for listing in listings])
     tick_bps = np.minimum(_POWERS[np.maximum(digits - 5, 0)], whole_usd) / px / BPS
     return np.maximum(span[:, None] * shape, tick_bps[:, None] * level)
 
@@ -325,18 +336,23 @@ class Takers:
     def _take_noise(self, exchange: Exchange, orders: np.ndarray, best: np.ndarray) -> None:
         market, side = orders[:, 0], orders[:, 1]
         usd = self._clip_usd[market] * np.exp(1.2 * self._rng.standard_normal(len(orders)) - 0.72)
-        reach_bps = self._rng.exponential(1 / self._options.kappa_per_bps, len(orders))
+        reach_bps = self._reach_bps(len(orders))
         limit_px = best[market, side] * (1 - BPS * SIDE_SIGN[side] * reach_bps)
         self._send(exchange, market, side, usd, limit_px, HOUSE_NOISE)
 
     def _take_sweeps(self, exchange: Exchange, orders: np.ndarray, best: np.ndarray, fair: FairPrice) -> None:
         market, side = orders[:, 0], orders[:, 1]
-        reach_bps = self._rng.exponential(1 / self._options.kappa_per_bps, len(orders))
+        reach_bps = self._reach_bps(len(orders))
         fair.push(market, -SIDE_SIGN[side] * self._options.sweep_impact_frac * reach_bps)
         depth_usd = np.array([self._makers.depth_usd(m, r) for m, r in zip(market, reach_bps, strict=True)])
         usd = depth_usd * np.exp(0.3 * self._rng.standard_normal(len(orders)))
         limit_px = best[market, side] * (1 - BPS * SIDE_SIGN[side] * reach_bps)
         self._send(exchange, market, side, usd, limit_px, HOUSE_NOISE)
+
+    def _reach_bps(self, count: int) -> np.ndarray:
+        """How far through the touch each of `count` orders is willing to go."""
+        options = self._options
+        return np.minimum(self._rng.exponential(1 / options.kappa_per_bps, count), options.deepest_reach_bps)
 
     def _send(
         self,

@@ -31,14 +31,16 @@ from exec.paper.subscription import (
     UserSubscription,
     echo,
 )
+from mmjax.errors import ConfigError
 
 Frames = list[tuple[int, bytes]]
 
 IDLE_S = 60.0  # the venue closes a connection to which it sent nothing for this long
 MAX_MESSAGE_BYTES = 1 << 20
 ECHOED_CHARS = 400  # of a malformed request
-NS_PER_MS, NS_PER_S = 1_000_000, 1_000_000_000
+NS_PER_S = 1_000_000_000
 FAST_LEVELS = 5
+RATE_LIMITED = "429 Too Many Requests: null"
 UNASKED_CANCELS = frozenset(  # reported as nonUserCancel; reduceOnlyCanceled is not (measured)
     ("marginCanceled", "selfTradeCanceled", "scheduledCancel", "openInterestCapCanceled", "delistedCanceled",
      "liquidatedCanceled")
@@ -128,6 +130,8 @@ class Hub:
     """Connections, subscriptions and the frames they get."""
 
     def __init__(self, exchange: Exchange, cadence: str = "live2026", limits: Limits = Limits()):  # noqa: B008 - frozen
+        if cadence not in CADENCES:
+            raise ConfigError(f"cadence {cadence!r}: unknown; use one of {sorted(CADENCES)}")
         self.gateway = Gateway(exchange, limits)
         self.view = self.gateway.view
         self.cadence = CADENCES[cadence]
@@ -213,15 +217,15 @@ class Hub:
     def _post_info(self, connection: int, client: _Client, post_id: int, payload: bytes, now_ns: int) -> None:
         try:
             request = wire.parse_json(payload)
-            answer = {"type": request["type"], "data": self.gateway.ask(client.ip, request, now_ns)}
-        except (wire.NotJson, wire.Unprocessable, KeyError, TypeError) as error:
+            answer = self.gateway.ask(client.ip, request, now_ns)
+        except (wire.NotJson, wire.Unprocessable) as error:
             raise _Malformed from error
         except RateLimited:
-            self._answer(connection, post_id, "error", "429 Too Many Requests: null")
+            self._answer(connection, post_id, "error", RATE_LIMITED)
         except Internal:
             self._answer(connection, post_id, "error", "500 Internal Server Error: null")
         else:
-            self._answer(connection, post_id, "info", answer)
+            self._answer(connection, post_id, "info", {"type": request["type"], "data": answer})
 
     def _post_action(self, connection: int, client: _Client, post_id: int, payload: bytes, now_ns: int) -> None:
         def reply(answer: dict) -> None:
@@ -237,7 +241,7 @@ class Hub:
             self.gateway.act(client.ip, signed, now_ns, reply)
         except RateLimited:
             client.peer.posts_in_flight -= 1
-            self._answer(connection, post_id, "error", "429 Too Many Requests: null")
+            self._answer(connection, post_id, "error", RATE_LIMITED)
 
     # --- subscriptions --------------------------------------------------------------------------------------------
 

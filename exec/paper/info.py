@@ -287,12 +287,12 @@ class UserRole(UserRequest, tag="userRole", kw_only=True):
 
 
 class ExtraAgents(UserRequest, tag="extraAgents", kw_only=True):
-    """Agents approved by the account."""
+    """Named agents approved by the account."""
 
     def answer(self, view: View, now_ns: int) -> list:
         account = view.exchange.account(self.user)
         agents = account.agents.items() if account else ()
-        return [{"name": name, "address": address, "validUntil": until} for address, (name, until) in agents]
+        return [{"name": name, "address": address, "validUntil": until} for address, (name, until) in agents if name]
 
 
 AnyRequest = (

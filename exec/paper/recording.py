@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from exec.paper.listing import Listing, known_listing, listing, margin_tiers
+from exec.paper.listing import Listing, known_listing, listing, margin_tiers, px_per_usd
 from mmjax.errors import TapeError
 from mmjax.units import PRICE_DECIMALS, UUSD_PER_USD
 
@@ -67,9 +67,9 @@ class Prints:
 class Recording:
     """One coin's recording; `listing` is None and `reason` says why when nothing is usable.
 
-    `defects` counts what was skipped, assumed or noticed, by name (see `DEFECTS`).  `live_ns` is the first time with
-    quotes and, if there are any, trades; `covered_s` the time with quotes no older than ten seconds; `stretch_s` the
-    longest stretch without a hole of more than a minute.
+    `defects` counts what was skipped, assumed or noticed, by name (see `DEFECTS`).  `live_ns` is the time of the
+    first quote, or of the first trade if that comes more than a minute later; `covered_s` the time with quotes no older
+    than ten seconds; `stretch_s` the longest stretch without a hole of more than a minute.
     """
 
     name: str
@@ -177,12 +177,12 @@ def _read(file: Path, kind: str, recording: Recording) -> pa.Table | None:
     except (OSError, pa.ArrowException):
         recording.defects["unreadable_file"] += 1
         return None
+    if not len(table):
+        recording.defects["empty_file"] += 1
+        return None
     needed = {"ts_ns", "px", "sz"} if kind == "trades" else {"ts_ns", "bid_px_1", "ask_px_1"}
     if not needed <= set(table.column_names) or not all(_is_number(table.schema.field(name).type) for name in needed):
         recording.defects["missing_columns"] += 1
-        return None
-    if not len(table):
-        recording.defects["empty_file"] += 1
         return None
     return table
 
@@ -254,10 +254,11 @@ class _RawTrades:
 
 
 def _fits(values: np.ndarray, decimals: int, is_float32: bool = False) -> np.ndarray:
-    """Whether each value is a whole count of 10^-decimals, within the rounding of its float type."""
+    """Whether each value is a whole count of 10^-decimals within the rounding of its float; only 0 counts as none."""
     scaled = np.abs(values) * 10.0**decimals
+    nearest = np.rint(scaled)
     tolerance = 1e-6 + scaled * (1e-7 if is_float32 else 1e-12)
-    return np.abs(scaled - np.rint(scaled)) <= tolerance
+    return (np.abs(scaled - nearest) <= tolerance) & ((nearest > 0) | (scaled == 0))
 
 
 def _decimals(values: np.ndarray, most: int, is_float32: bool = False) -> int | None:
@@ -294,7 +295,8 @@ def _sz_decimals(recording: Recording, quotes: list[_RawQuotes], trades: _RawTra
         sz_decimals = known.sz_decimals
     else:
         sz_decimals = min(sz_needs, finest)
-    highest = float(np.nanmax(np.where(np.isfinite(px), px, 0.0)))
+    possible = px[np.isfinite(px) & (px > 0)]
+    highest = float(np.quantile(possible, 0.99)) if possible.size else 0.0  # a lone absurd row is skipped later
     while highest * 10 ** (PRICE_DECIMALS - sz_decimals) > MAX_PX:
         if sz_decimals == finest:
             recording.reason = f"price {highest:g} with {px_needs} decimals does not fit 32 bits"
@@ -489,8 +491,8 @@ def _listing(recording: Recording, sz_decimals: int, quote_ns: np.ndarray, mid2_
     covered_s = max(recording.covered_s, 1.0)
     trades = recording.trades
     traded_usd = float((trades.px * trades.lots).sum()) / UUSD_PER_USD if trades is not None else 0.0
-    if trades is not None:
-        recording.live_ns = max(recording.live_ns, int(trades.ts_ns[0]))
+    if trades is not None and trades.ts_ns[0] - recording.live_ns > BREAK_NS:
+        recording.live_ns = int(trades.ts_ns[0])
     touch_px, touch_lots = quotes.px[:, :, 0], quotes.lots[:, :, 0]
     _note_price_grid(recording, touch_px, sz_decimals)
     spread_bps = 2e4 * (touch_px[:, 1] - touch_px[:, 0]) / touch_px.sum(axis=1)
@@ -517,7 +519,7 @@ def _listing(recording: Recording, sz_decimals: int, quote_ns: np.ndarray, mid2_
 def _note_price_grid(recording: Recording, touch_px: np.ndarray, sz_decimals: int) -> None:
     """Counts touch prices off the five-figure grid: other venues quote finer."""
     digits = np.floor(np.log10(np.maximum(touch_px, 1))).astype(np.int64) + 1
-    tick = np.minimum(10 ** np.maximum(digits - 5, 0), 10 ** (PRICE_DECIMALS - sz_decimals))
+    tick = np.minimum(10 ** np.maximum(digits - 5, 0), px_per_usd(sz_decimals))
     count = int((touch_px % tick != 0).sum())
     if count:
         recording.defects["off_price_grid"] += count

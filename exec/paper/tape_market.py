@@ -6,7 +6,8 @@ quote crosses it.  Recorded volume is used once: a trade that an account's order
 the book, and the part of a crossing quote that traded does not come back with the next snapshot.
 
 Recordings of the same stamp keep their distance in time.  Every stamp starts with the run, at the first moment when
-all of its recordings have quotes and trades; where a recording has a hole, the market stands still.
+all of its recordings are live; where a recording has a hole, its market stands still.  Nothing is known beyond the last
+level of a snapshot, so an order resting out there has no queue in front of it.
 """
 
 from __future__ import annotations

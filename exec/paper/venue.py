@@ -10,13 +10,12 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
 
 import orjson
 
 from exec.paper import wire
 from exec.paper.events import Block
-from exec.paper.exchange import Exchange
+from exec.paper.exchange import Exchange, Market
 from exec.paper.gateway import RateLimited
 from exec.paper.hub import Frames, Hub, TooManyConnections
 from exec.paper.info import Internal
@@ -34,20 +33,14 @@ JSON, TEXT = "application/json", "text/plain; charset=utf-8"
 Response = tuple[int, str, bytes]  # status, content type, body
 
 
-class Market(Protocol):
-    """Where prices and background liquidity come from."""
-
-    def advance(self, exchange: Exchange, now_ns: int) -> None:
-        """Moves the market to `now_ns`; called once per block."""
-
-
 class _Line:
     """Frames on their way to one connection."""
 
-    __slots__ = ("_frames", "_queued_bytes", "_wake", "connection", "reader")
+    __slots__ = ("_frames", "_queued_bytes", "_wake", "connection", "ended", "reader")
 
     def __init__(self, connection: Connection):
         self.connection = connection
+        self.ended = asyncio.Event()
         self.reader: asyncio.Task | None = None
         self._frames: deque[bytes] = deque()
         self._queued_bytes = 0
@@ -170,6 +163,7 @@ class PaperVenue:
             del self._lines[number]
             outcomes = await _end(line.reader, writer)
             await connection.close()
+            line.ended.set()
         for outcome in outcomes:
             if isinstance(outcome, Exception):
                 raise outcome
@@ -204,11 +198,12 @@ class PaperVenue:
 
     async def close(self) -> None:
         """Ends every connection and abandons answers that no block will give any more."""
-        for line in list(self._lines.values()):
+        lines = list(self._lines.values())
+        for line in lines:
             line.cut()
         for answer in list(self._answers):
             answer.cancel()
-        await asyncio.gather(*self._serving, return_exceptions=True)
+        await asyncio.gather(*(line.ended.wait() for line in lines))
 
 
 async def _end(*tasks: asyncio.Task) -> list[object]:
