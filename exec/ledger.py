@@ -144,6 +144,10 @@ class Ledger:
         self.mid2_px[:] = 2 * mark_px
         self.start_value_uusd = account_value_uusd
 
+    def forget(self, fill: OwnFill) -> None:
+        """A fill of before the start: never to be booked."""
+        self._seen.add(fill)
+
     # --- what happens
 
     def on_mids(self, mid2_px: np.ndarray, now_ns: int) -> None:

@@ -379,9 +379,13 @@ class OrderTable:
     def on_reply(self, batch: Batch, outcomes: Sequence[Outcome], now_ns: int) -> None:
         """The answer to a batch, one outcome per order."""
         settle = {"order": self._on_placed, "modify": self._on_modified, "cancel": self._on_cancelled}[batch.kind]
+        waiting = {"order": SENT, "modify": MODIFYING, "cancel": CANCELLING}[batch.kind]
         for order, outcome in zip(batch.orders, outcomes, strict=True):
             settle(order, outcome, now_ns)
             self._touch(order, now_ns)
+            if order.state is waiting:  # an answer that settles nothing: no other will come
+                self._doubt(order, f"answered {outcome.kind} {outcome.oid} {outcome.text}", now_ns)
+                self._touch(order, now_ns)
 
     def on_report(self, report: Report, now_ns: int) -> Order | None:
         """A status change, or one line of open orders; None when it is about nobody's order of ours."""
@@ -635,7 +639,8 @@ class OrderTable:
         else:  # a reduce-only order shrinks without filling; it cannot add to the position either
             end = CANCELLED if word == "cancelled" else REJECTED
             self._apply_end(order, leg, end, leg.filled_lots, now_ns)
-        order.reason = report.status
+        if word != "open":
+            order.reason = report.status
 
     def _apply_open(self, order: Order, leg: Leg, now_ns: int) -> None:
         if leg.end is not None:
@@ -773,6 +778,10 @@ class OrderTable:
         elif fate(report.status) == "open" and order.leg.end is None and (expired or not _pending(order)):
             order.next_leg = None
             order.state = OPEN
+            grown_lots = report.orig_lots - order.leg.lots  # not 0 only if the venue changed it in place
+            order.leg.px = report.px
+            order.leg.lots += grown_lots
+            order.leg.end_lots += grown_lots
 
     def _give_up(self, order: Order, key: str | int, now_ns: int) -> None:
         """The venue has repeatedly not heard of it, after nothing sent can arrive any more."""

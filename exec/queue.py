@@ -63,6 +63,15 @@ class QueueTable:
                 place.look(max(0, lots - place.lots))
                 self._rank(row, side, level, place)
 
+    def at(self, row: int, side: int, level: int) -> "_Place | None":
+        """The estimate of a slot, None if nothing is followed there."""
+        return self._slots[row][side].get(level)
+
+    def holds(self, row: int) -> bool:
+        """Whether any order of this market is followed."""
+        bids, asks = self._slots[row]
+        return bool(bids or asks)
+
     def prices(self, row: int, side: int) -> set[int]:
         """Prices whose depth matters."""
         return {place.px for place in self._slots[row][side].values()}

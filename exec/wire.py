@@ -216,6 +216,7 @@ class _Status(msgspec.Struct):
 class _Position(msgspec.Struct):
     coin: str
     szi: str
+    positionValue: str = "0.0"
 
 
 class _AssetPosition(msgspec.Struct):
@@ -224,17 +225,18 @@ class _AssetPosition(msgspec.Struct):
 
 class _Margin(msgspec.Struct):
     accountValue: str
+    totalMarginUsed: str
 
 
 class _State(msgspec.Struct):
     assetPositions: list[_AssetPosition]
     marginSummary: _Margin
-    withdrawable: str
     time: int
 
 
 class AccountState(msgspec.Struct, frozen=True):
-    """The account as the venue reports it: signed lots by row, its value, what is free, at a venue time."""
+    """The account as the venue reports it, at a venue time: signed lots by row, its value, and the margin that no
+    position uses.  Resting orders are not taken off: the step's ladder replaces them and is sized as a whole."""
 
     position_lots: dict[int, int]
     value_uusd: int
@@ -283,7 +285,20 @@ def account_state(answer: Any, markets: Markets) -> AccountState:
         row = markets.row_of.get(held.position.coin)
         if row is not None:
             lots[row] = parse_lots(held.position.szi, markets.sz_decimals[row])
-    return AccountState(lots, usd_uusd(state.marginSummary.accountValue), usd_uusd(state.withdrawable), state.time)
+    value_uusd, used_uusd = usd_uusd(state.marginSummary.accountValue), usd_uusd(state.marginSummary.totalMarginUsed)
+    return AccountState(lots, value_uusd, value_uusd - used_uusd, state.time)
+
+
+def marks(answer: Any, markets: Markets) -> dict[int, int]:
+    """Marks in `_px` by row that a `clearinghouseState` was valued at: position value over size, exactly."""
+    state = read(answer, _State, "clearinghouseState")
+    found = {}
+    for held in state.assetPositions:
+        row = markets.row_of.get(held.position.coin)
+        lots = abs(parse_lots(held.position.szi, markets.sz_decimals[row])) if row is not None else 0
+        if lots:
+            found[row] = usd_uusd(held.position.positionValue) // lots
+    return found
 
 
 def rate_limit(answer: Any) -> tuple[int, int]:

@@ -266,6 +266,10 @@ class Tape:
         """What the venue still lets us trade on a side; 0 when unknown."""
         self._written[1].exchange_room_usd[row, side] = usd
 
+    def own(self) -> Obs:
+        """The arrays of the next snapshot, to write what our own side knows of all markets at once."""
+        return self._written[1]
+
     # --- what our own side may ask
 
     def reason(self, row: int) -> str:

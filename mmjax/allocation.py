@@ -7,6 +7,9 @@ Small budgets.  Levels are dropped, smallest first, until each of the rest is wo
 only then does size shrink; the page asks for it when margin is what limits, `drop_levels_always` = 0, but an order too
 small to send is as useless whatever made it small, so the default is always.  A level still under its minimum gives its
 size to the largest surviving one; if none survives and one minimum order is affordable, that one order is placed.
+
+Sums over the other levels are written out level by level: on CPU that compiles to vector code, a float reduction of a
+[L, L] square does not.
 """
 
 import jax
@@ -80,7 +83,7 @@ def water_fill(weights: jax.Array, budget_usd: jax.Array, cap_usd: jax.Array) ->
     Level i is full exactly when the budget covers the fill at which it becomes full,
     sum_j cap min(w_j / w_i, 1) <= budget; so the full levels are known without sorting or iterating.
     """
-    need = jnp.sum(jnp.minimum(weights[:, :, None], weights[:, None, :]), axis=-1)
+    need = sum(jnp.minimum(weights, weights[:, level, None]) for level in range(weights.shape[-1]))
     full = (weights > 0) & (cap_usd * need <= budget_usd[:, None] * weights)
     spent = cap_usd * jnp.sum(full.astype(jnp.float32), axis=-1)
     open_weight = jnp.sum(jnp.where(full, 0.0, weights), axis=-1)
@@ -93,10 +96,12 @@ def worth_keeping(sizes_usd: jax.Array, least_usd: jax.Array) -> jax.Array:
 
     Level i survives when its share among the levels at least as large as itself suffices; equal levels by index.
     """
-    levels = sizes_usd.shape[-1]
-    mine, other = sizes_usd[:, :, None], sizes_usd[:, None, :]
-    ahead = (other > mine) | ((other == mine) & np.tri(levels, dtype=bool)[None])
-    ahead_usd = jnp.sum(jnp.where(ahead, other, 0.0), axis=-1)
+    levels = np.arange(sizes_usd.shape[-1], dtype=np.int32)[None]
+    ahead_usd = jnp.zeros_like(sizes_usd)
+    for level in range(sizes_usd.shape[-1]):
+        other = sizes_usd[:, level, None]
+        ahead = (other > sizes_usd) | ((other == sizes_usd) & (level <= levels))
+        ahead_usd += jnp.where(ahead, other, 0.0)
     total_usd = jnp.sum(sizes_usd, axis=-1, keepdims=True)
     return (sizes_usd > 0) & (total_usd * sizes_usd >= least_usd * ahead_usd)
 

@@ -151,7 +151,7 @@ def pair(
 
 
 def _pair_in_order(slot_free: jax.Array, target_free: jax.Array, busy: jax.Array, resting: jax.Array) -> jax.Array:
-    """[S, slot] index or `NO_TARGET`: the n-th free slot, busy before resting before empty, gets the n-th free target."""
+    """[S, slot] index or `NO_TARGET`: the n-th free slot, busy before resting before empty, to the n-th free target."""
     levels = slot_free.shape[-1]
     index = np.arange(levels, dtype=np.int32)[None]
     rank = jnp.where(slot_free, jnp.where(busy, 0, jnp.where(resting, levels, 2 * levels)), 3 * levels) + index
@@ -162,7 +162,7 @@ def _pair_in_order(slot_free: jax.Array, target_free: jax.Array, busy: jax.Array
 
 
 def _crosses(slot_px: jax.Array, target_px: jax.Array, target_lots: jax.Array) -> jax.Array:
-    """[S, L] bool: an order that stands in the way of what we want on the other side, which could then not be placed."""
+    """[S, L] bool: orders in the way of what is wanted on the other side, which could then not be placed."""
     inward = SIGN.astype(np.int32)[:, None]
     innermost = jnp.max(jnp.where(target_lots > 0, target_px * inward, NOWHERE_PX), axis=-1, keepdims=True)
     return slot_px * inward + innermost[::-1] >= 0

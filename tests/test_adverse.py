@@ -83,6 +83,12 @@ def test_informed_is_a_signed_markout_beyond_the_noise(sigmas, sigma, horizon_s,
     assert list(judged) == [*informed, False]
 
 
+def test_expected_markout_is_the_product_of_the_two_curves():
+    params = tune()
+    cost_bps = adverse.expected_bps(params, adverse.init(params), np.float32([0.0, 5.0]))
+    np.testing.assert_allclose(cost_bps, [0.45, 0.45 * np.exp(-5 * (1 / 10 + 1 / 8))], rtol=1e-5)
+
+
 def test_twin_in_float64_agrees():
     rng = np.random.default_rng(14)
     params, twin = tune(), reference_adverse.Market()

@@ -117,6 +117,21 @@ def test_no_window_of_a_minute_exceeds_the_weight(moves):
         assert sum(weight for _, weight in sent) <= 960
 
 
+def test_a_greedy_client_uses_the_weight_and_stays_below_it():
+    budget = Budget(T0)
+    sent: deque[tuple[float, int]] = deque()
+    heaviest = 0
+    for tick in range(0, 200 * 20):
+        now_s = tick / 20
+        while budget.may_send(200, at(now_s), is_cancel=True):
+            budget.spend("cancel", 200, at(now_s))
+            sent.append((now_s, action_weight(200)))
+        while sent[0][0] < now_s - 60:
+            sent.popleft()
+        heaviest = max(heaviest, sum(weight for _, weight in sent))
+    assert 900 < heaviest <= 960
+
+
 def test_orders_leave_weight_for_cancels():
     budget = Budget(T0)
     while orders := budget.allowance(T0, 0).orders:

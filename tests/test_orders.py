@@ -378,6 +378,21 @@ def test_partial_refusal_of_a_batch_settles_item_by_item():
         orders.on_reply(Batch("order", sent), outcomes[:2], T0)
 
 
+def test_an_answer_that_settles_nothing_is_asked_about():
+    orders = table()
+    order, _ = place(orders, reply=9)
+    batch = modify(orders, order, px=9_995, lots=12)
+    orders.on_reply(batch, [Outcome("resting", 9)], T0)  # the old oid: changed in place, or nonsense
+    assert order.state is UNKNOWN and orders.exposed_lots[0, 0] == 22
+    (query,) = orders.unresolved(T0)
+    orders.on_status(query, report(order, 9, "open", orig=12, px=9_995), order.expires_ns + EXPIRY_MARGIN_NS)
+    assert order.state is OPEN and (order.px, order.remaining_lots) == (9_995, 12)
+    assert orders.slot_px[0, 0, 0] == 9_995 and orders.exposed_lots[0, 0] == 12
+    second, batch = place(orders, level=1)
+    orders.on_reply(batch, [Outcome("success")], T0)
+    assert second.state is UNKNOWN
+
+
 # --- start and reconnect
 
 

@@ -75,9 +75,12 @@ def test_funding_since_open_and_since_change():
     position.trade(BUY, 100, 10)
     position.pay_funding(7)
     assert (position.funding_all_uusd, position.funding_open_uusd, position.funding_change_uusd) == (12, 12, 7)
+    position.trade(SELL, 100, 5)
+    position.pay_funding(2)
+    assert (position.funding_all_uusd, position.funding_open_uusd, position.funding_change_uusd) == (14, 14, 2)
     position.trade(SELL, 100, 30)  # turned
     position.pay_funding(-1)
-    assert (position.funding_all_uusd, position.funding_open_uusd, position.funding_change_uusd) == (11, -1, -1)
+    assert (position.funding_all_uusd, position.funding_open_uusd, position.funding_change_uusd) == (13, -1, -1)
 
 
 def order(account, oid, cloid=None):

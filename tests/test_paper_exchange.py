@@ -112,9 +112,11 @@ def test_expired_on_arrival_costs_five_and_the_nonce(desk):
 def test_expired_before_its_block_is_refused_there(desk):
     late = desk.queue(ALICE, place(desk), expires_after=desk.now_ms + 99)
     just = desk.queue(ALICE, place(desk), expires_after=desk.now_ms + 100)
+    now = desk.queue(ALICE, place(desk), expires_after=desk.now_ms)
+    assert now == []
     desk.block()
-    assert late == [err("Action already expired")] and just[0]["status"] == "ok"
-    assert desk.exchange.requests_of(ALICE)[0] == 5 + 1
+    assert late == now == [err("Action already expired")] and just[0]["status"] == "ok"
+    assert desk.exchange.requests_of(ALICE)[0] == 5 + 5 + 1
 
 
 def test_static_fault_answers_once_for_the_batch_and_executes_nothing(desk):

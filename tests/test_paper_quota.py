@@ -37,6 +37,9 @@ def test_budget_is_spent_to_the_last_request():
     assert quota.refusal(10, False, 0, 1_000_000) is None
     quota.charge(10, False, 0, 1_000_000)
     assert quota.refusal(1, True, 0, 1_000_000) is None  # cancels go on
+    assert quota.refusal(1, False, 0, 1_000_001) is None  # the first one beyond
+    quota.charge(1, False, 0, 1_000_001)
+    assert quota.refusal(1, False, 0, 1_000_002) is not None
 
 
 def test_one_action_per_ten_seconds_beyond_the_budget():

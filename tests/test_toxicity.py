@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mmjax import toxicity
+from mmjax.markout import Resolved
 from mmjax.toxicity import Toxicity
 
 
@@ -19,6 +20,17 @@ update = jax.jit(toxicity.update)
 
 def step(params, state, informed, fills, dt_s=0.0):
     return update(params, state, np.float32(informed), np.float32(fills), np.float32(dt_s))
+
+
+def test_tally_weighs_fills_by_their_trades():
+    fills = Resolved(
+        adverse_bps=np.float32([3, -3, 9, 0]),
+        depth_bps=np.float32([1, 1, 20, 0]),
+        count=np.float32([2, 5, 1, 0]),
+        valid=np.array([True, True, True, False]),
+    )
+    counts = toxicity.tally(fills, np.array([True, False, True, False]))
+    assert tuple(float(count) for count in counts) == (3.0, 8.0)
 
 
 def test_share_is_the_posterior_mean_of_fading_counts():

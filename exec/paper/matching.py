@@ -105,8 +105,7 @@ class Matching:
     def _margin_refusal(self, account: Account, order: Order, perp: Perp) -> str | None:
         exposure_uusd = self.clearing.exposure_with(account, perp, order.side, order.px, order.lots)
         position = self.clearing.position(account, perp)
-        grows = exposure_uusd > abs(position.lots) * perp.mark_px
-        if grows and position.leverage > perp.margin.max_leverage(exposure_uusd):
+        if position.leverage > perp.margin.max_leverage(exposure_uusd):
             return rules.MARGIN_TIER
         if not self.clearing.affords_exposure(account, perp, exposure_uusd):
             return rules.MARGIN
