@@ -29,7 +29,7 @@ DISAGREEMENTS = 2  # reads in a row that must show the same other position befor
 class AccountBook:
     """Everything that is known of the account; arrays are [A] or [A, S] in rows of the tape.
 
-    equity_usd, margin_free_usd, peak_usd: as last read.  room_lots [A, S]: what the venue would still take, net of what
+    equity_usd, margin_free_usd, peak_usd: as last read.  fill_mid2_px [A, S]: twice the mid that the newest fill met.  room_lots [A, S]: what the venue would still take, net of what
     rests.  needs_resync: the account must be read again before quoting.
     """
 
@@ -44,6 +44,8 @@ class AccountBook:
         self.rejects: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.fill_counts = np.zeros(rows, np.int64)
+        self.side_counts = np.zeros((rows, 2), np.int64)
+        self.fill_mid2_px = np.zeros((rows, 2), np.int32)
         self.since_ms = 0  # what happened up to here happened before this run
         self._disagreed: dict[int, tuple[int, int]] = {}  # row -> (position read, times in a row)
 
@@ -123,9 +125,12 @@ class AccountBook:
         """One fill, once, into orders, ledger and budget."""
         if not self.orders.on_fill(fill, now_ns):
             return
-        self.ledger.on_fill(fill, self.tape.mid2_px(fill.row), now_ns)
+        mid2_px = self.tape.mid2_met(fill.row, fill.time_ms)
+        self.ledger.on_fill(fill, mid2_px, now_ns)
+        self.fill_mid2_px[fill.row, fill.side] = mid2_px
         self.budget.traded(fill.px * fill.lots)
         self.fill_counts[fill.row] += 1
+        self.side_counts[fill.row, fill.side] += 1
         order = self.orders.find(fill.cloid) if fill.cloid else None
         if order is not None:
             self.follow_queue(order)
@@ -226,4 +231,3 @@ class AccountBook:
 
 def _where(event: events.Malformed) -> tuple[str, str, str]:
     return event.channel or "account", event.field, event.reason
-

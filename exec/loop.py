@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +104,7 @@ class Loop:
         self.placed = self.modified = self.cancelled = 0
         self.guard_refused = 0
         self.first_quote_ns = 0
+        self.on_first_quote: Callable[[], None] = lambda: None
         self.open_orders_at_exit = -1
         self.value_error_uusd = 0
         self.notice = ""
@@ -178,8 +180,7 @@ class Loop:
 
     async def start(self) -> None:
         """Reads the account's truth, takes what an earlier run left as ours to cancel, sets leverages."""
-        while not self.client.connected:
-            await asyncio.sleep(0.01)
+        await self.client.ready()
         answer = await self._ask({"type": "userFills", "user": self.signer.address}, HEAVY_INFO_WEIGHT)
         state = self.account.read_state(await self._ask_state())
         fills = wire.own_fills(answer, self.markets)
@@ -280,7 +281,7 @@ class Loop:
         own.queue_rank[:] = account.queue.rank
         fills = orders.drain()
         own.fill_count[:], own.fill_usd[:], own.fill_depth_bps[:] = fills.count, fills.usd, fills.depth_bps
-        own.fill_mid2_px[:], own.rest_time_s[:] = fills.mid2_px, fills.rest_s
+        own.fill_mid2_px[:], own.rest_time_s[:] = account.fill_mid2_px, fills.rest_s
         tape.snapshot(now_ns)
         view = self._account_view
         view.equity_usd[0] = account.equity_usd
@@ -363,6 +364,7 @@ class Loop:
         self._quoted_both |= both
         if not self.first_quote_ns and self.placed:
             self.first_quote_ns = now_ns
+            self.on_first_quote()
 
     def _on_late(self, nonce: int, answer: Any) -> None:
         """An answer after its time is still a fact."""
@@ -464,7 +466,7 @@ class Loop:
         return await self._ask({"type": "clearinghouseState", "user": self.signer.address}, INFO_WEIGHT)
 
     async def _ask(self, request: dict[str, Any], weight: int) -> Any:
-        while not self.budget.may_ask(weight, self.clock.now_ns()):
+        while not self.budget.may_ask(weight, self.clock.now_ns()):  # noqa: ASYNC110 - a bucket refills with time
             await asyncio.sleep(PAUSED_S)
         self.budget.spend_info(weight, self.clock.now_ns())
         return await self.client.info(request)
@@ -569,4 +571,3 @@ async def _cancel(*tasks: asyncio.Task) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-

@@ -285,6 +285,11 @@ class Tape:
         """Twice the mid, an integer; 0 when a side is absent."""
         return self._rows[row].mid2_px
 
+    def mid2_met(self, row: int, time_ms: int) -> int:
+        """Twice the mid that a trade of venue time `time_ms` met: the one before its own block moved it; 0 = unknown."""
+        market = self._rows[row]
+        return market.mid2_px if time_ms > market.book_ms else market.prior_mid2_px or market.mid2_px
+
     def mark_px(self, row: int) -> int:
         """The venue's mark price; 0 when unknown."""
         return self._rows[row].mark_px

@@ -65,7 +65,8 @@ def sizes_usd(
     `budget_usd` [S], `margin_limited` [S] bool: see `limits`.
     """
     droppable = (margin_limited | (params.drop_levels_always > 0))[:, None]
-    keep = worth_keeping(water_fill(weights, budget_usd, cap_usd), params.min_orders * min_order_usd)
+    least_usd = jnp.minimum(params.min_orders * min_order_usd, cap_usd)  # dropping makes no level larger than the cap
+    keep = worth_keeping(weights, budget_usd, cap_usd, least_usd)
     sizes = water_fill(jnp.where(keep | ~droppable, weights, 0.0), budget_usd, cap_usd)
     sizes = drop_small(sizes, min_order_usd, cap_usd)
     alone = concentrate(weights, budget_usd, cap_usd, min_order_usd)
@@ -91,19 +92,19 @@ def water_fill(weights: jax.Array, budget_usd: jax.Array, cap_usd: jax.Array) ->
     return jnp.where(full, cap_usd, jnp.minimum(per_weight[:, None] * weights, cap_usd))
 
 
-def worth_keeping(sizes_usd: jax.Array, least_usd: jax.Array) -> jax.Array:
-    """[S, L] bool: the most levels, largest first, that are each at least `least_usd` when they share all of it.
+def worth_keeping(weights: jax.Array, budget_usd: jax.Array, cap_usd: jax.Array, least_usd: jax.Array) -> jax.Array:
+    """[S, L] bool: the most levels, heaviest first, that a water-fill over them makes at least `least_usd` [S, L].
 
-    Level i survives when its share among the levels at least as large as itself suffices; equal levels by index.
+    Level i survives when the budget reaches it: sum_j min(cap, least w_j / w_i) <= budget over the levels j that are
+    at least as heavy, of equal ones those up to i.
     """
-    levels = np.arange(sizes_usd.shape[-1], dtype=np.int32)[None]
-    ahead_usd = jnp.zeros_like(sizes_usd)
-    for level in range(sizes_usd.shape[-1]):
-        other = sizes_usd[:, level, None]
-        ahead = (other > sizes_usd) | ((other == sizes_usd) & (level <= levels))
-        ahead_usd += jnp.where(ahead, other, 0.0)
-    total_usd = jnp.sum(sizes_usd, axis=-1, keepdims=True)
-    return (sizes_usd > 0) & (total_usd * sizes_usd >= least_usd * ahead_usd)
+    levels = np.arange(weights.shape[-1], dtype=np.int32)[None]
+    need = jnp.zeros_like(weights)
+    for level in range(weights.shape[-1]):
+        other = weights[:, level, None]
+        ahead = (other > weights) | ((other == weights) & (level <= levels))
+        need += jnp.where(ahead, jnp.minimum(cap_usd * weights, least_usd * other), 0.0)
+    return (weights > 0) & (need <= budget_usd[:, None] * weights)
 
 
 def drop_small(sizes_usd: jax.Array, min_order_usd: jax.Array, cap_usd: jax.Array) -> jax.Array:

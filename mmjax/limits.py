@@ -98,7 +98,7 @@ def with_margin(
 
     Both sides count in full, the worst case.  A share that grants all that was wanted is no limit.
     """
-    granted_frac = numerics.ratio(share_usd, jnp.sum(margin_wanted_usd), 0.0)
+    granted_frac = numerics.ratio(_number_or_zero(share_usd), jnp.sum(margin_wanted_usd), 0.0)
     limited = ~(granted_frac > GRANTED_FRAC) & (margin_wanted_usd > 0)
     usable_usd = granted_frac * margin_wanted_usd * leverage_lev + _closing_usd(position_usd)
     return dataclasses.replace(limits, margin_usd=jnp.where(limited, usable_usd, jnp.inf))

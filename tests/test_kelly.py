@@ -31,9 +31,7 @@ def test_page_values_at_ten_bps():
     # alpha = .15/e = .0551819, AS = 3 e^-1.25 = .8595144, SC = 8.5, worked by hand
     np.testing.assert_allclose(edge[0, 2], 0.9448181 * 8.5 - 0.0551819 * 0.8595144, rtol=1e-5)
     np.testing.assert_allclose(variance[0, 2], 9.3595144**2 * 0.0551819 * 0.9448181, rtol=1e-5)
-    np.testing.assert_allclose(
-        kelly.full_kelly_lev(edge, variance)[0, 2], 1e4 * 7.983524 / 4.567199, rtol=1e-4
-    )
+    np.testing.assert_allclose(kelly.full_kelly_lev(edge, variance)[0, 2], 1e4 * 7.983524 / 4.567199, rtol=1e-4)
 
 
 def test_edge_and_variance_are_the_moments_of_the_law():

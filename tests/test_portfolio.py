@@ -106,8 +106,6 @@ def test_no_known_margin_no_share(available):
 def test_padding_changes_no_share():
     wanted, edge, _, available = random_portfolios(1, 8, 5)
     alone = shares(wanted[0], edge[0], available[0])
-    padded = shares(
-        np.r_[wanted[0], np.zeros(24)], np.r_[edge[0], np.zeros(24)], available[0], np.arange(32) < 8
-    )
+    padded = shares(np.r_[wanted[0], np.zeros(24)], np.r_[edge[0], np.zeros(24)], available[0], np.arange(32) < 8)
     np.testing.assert_allclose(padded[:8], alone, rtol=1e-5)
     assert (padded[8:] == 0).all()

@@ -1,0 +1,40 @@
+"""A paper venue from a few words: synthetic universe or recordings, seed, and who starts with how much money."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from exec.paper.exchange import Exchange
+from exec.paper.flow import SyntheticMarket
+from exec.paper.hub import Hub
+from exec.paper.limits import Limits
+from exec.paper.listing import universe
+from exec.paper.tape_market import TapeMarket
+from exec.paper.venue import PaperVenue
+from feeds.clock import Clock
+
+LISTED = 64
+
+
+def build(
+    clock: Clock,
+    seed: int,
+    funds_uusd: Mapping[str, int],
+    tape: Path | None = None,
+    limits: Limits | None = None,
+) -> PaperVenue:
+    """A venue with its books filled, ready to `run`.  Raises TapeError when the recordings hold nothing usable."""
+    start_ns = clock.now_ns()
+    if tape is None:
+        listings = universe(LISTED)
+        market = SyntheticMarket(listings, np.random.default_rng(seed))
+    else:
+        market = TapeMarket(tape, start_ns)
+        listings = market.listings()
+    exchange = Exchange(listings, start_ns=start_ns)
+    for user, uusd in funds_uusd.items():
+        exchange.deposit(user, uusd)
+    venue = PaperVenue(exchange, market, Hub(exchange, limits=limits or Limits()), clock)
+    venue.step(start_ns)
+    return venue

@@ -1,0 +1,5 @@
+"""`python -m mmjax`."""
+
+from mmjax.cli import main
+
+main()

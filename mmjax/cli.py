@@ -1,0 +1,404 @@
+"""The command line: the composition root, and the only module of mmjax that may import feeds and exec or do I/O."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+STARTED_NS = time.perf_counter_ns()  # before the heavy imports: what a person waits for
+
+import typer  # noqa: E402
+
+from mmjax import __version__  # noqa: E402
+from mmjax.errors import ConfigError, MmjaxError  # noqa: E402
+
+log = logging.getLogger("mmjax")
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+FAST_START_NS = 1_767_229_200_000_000_000 + 3_300_000_000_000  # 2026-01-01 01:55 UTC: an hour ends within ten minutes
+LATENCY_S = 0.02  # one way on the virtual clock; the venue's blocks come on top
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mmjax" / "xla"
+USAGE_ERROR, RUN_ERROR = 2, 1
+
+Markets = Annotated[str | None, typer.Option(help="How many of the most traded, auto:N, or names: BTC,ETH,SOL")]
+Capital = Annotated[float | None, typer.Option("--capital-usd", help="Everything else is derived from this")]
+Seconds = Annotated[float | None, typer.Option(help="Stop after so many seconds; 0: at Ctrl-C")]
+Seed = Annotated[int | None, typer.Option(help="Of the synthetic market, the paper key and the order ids")]
+Tape = Annotated[Path | None, typer.Option(help="Recordings (parquet) instead of the synthetic market")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings in TOML")]
+
+
+@app.callback()
+def root() -> None:
+    """Quotes a whole universe of Hyperliquid perpetuals; this version trades on its own paper venue only."""
+
+
+@app.command()
+def version() -> None:
+    """Prints the version."""
+    _out(__version__)
+
+
+@app.command()
+def paper(
+    markets: Markets = None,
+    capital_usd: Capital = None,
+    seconds: Seconds = None,
+    tape: Tape = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Virtual clock: as fast as the machine goes")] = False,
+    seed: Seed = None,
+    config: ConfigFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout at the end")] = False,
+    headless: Annotated[bool, typer.Option("--headless", help="No live table")] = False,
+    journal: Annotated[Path | None, typer.Option(help="Keep the journal of intents here")] = None,
+) -> None:
+    """Trades a universe of perps on a Hyperliquid of its own, on this machine, with pretended money."""
+    _log_to_stderr(live=not (as_json or headless))
+    settings = _load(config, markets=markets, capital_usd=capital_usd, seconds=seconds, seed=seed)
+    _prepare_jax()
+    with _workplace(journal) as folder:
+        if fast:
+            run = _paper_fast(settings, tape, folder, show=not (as_json or headless))
+        else:
+            run = asyncio.run(_paper_live(settings, tape, folder, show=not (as_json or headless)))
+    from exec.summary import text
+
+    _out(json.dumps(run) if as_json else text(run))
+
+
+@app.command()
+def venue(
+    port: Annotated[int, typer.Option(help="Loopback port; 0: any free one")] = 3001,
+    seed: Seed = None,
+    tape: Tape = None,
+    fund: Annotated[list[str] | None, typer.Option(help="ADDRESS=USD, may be repeated")] = None,
+    until_stdin_ends: Annotated[bool, typer.Option("--until-stdin-ends", hidden=True)] = False,
+) -> None:
+    """Runs the paper venue alone, for any client: HTTP and websocket on one loopback port."""
+    _log_to_stderr(live=False)
+    asyncio.run(_venue(port, 1 if seed is None else seed, tape, _funds(fund or []), until_stdin_ends))
+
+
+def main() -> None:
+    """Entry point: errors of a user's making become one line and a non-zero exit."""
+    try:
+        app(standalone_mode=False)
+    except MmjaxError as error:
+        _fail(str(error), USAGE_ERROR if isinstance(error, ConfigError) else RUN_ERROR)
+    except ExceptionGroup as group:
+        _fail("; ".join(str(error) for error in group.exceptions), RUN_ERROR)
+    except typer.Exit as leave:
+        sys.exit(leave.exit_code)
+    except typer.Abort:
+        _fail("interrupted", RUN_ERROR)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # click's usage errors
+            _fail(error.format_message(), USAGE_ERROR)
+        log.debug("unexpected", exc_info=True)
+        _fail(f"unexpected {type(error).__name__}: {error} (MMJAX_DEBUG=1 shows where)", RUN_ERROR)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"mmjax: {message}", file=sys.stderr)  # noqa: T201
+    sys.exit(code)
+
+
+def _out(text: str) -> None:
+    print(text, flush=True)  # noqa: T201
+
+
+def _log_to_stderr(live: bool) -> None:
+    """Warnings to stderr; the live table has room for its notice line only."""
+    debug = os.environ.get("MMJAX_DEBUG")
+    level = logging.DEBUG if debug else logging.ERROR if live else logging.WARNING
+    logging.basicConfig(level=level, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("jax").setLevel(logging.WARNING)
+
+
+def _load(config: Path | None, **overrides: Any) -> Any:
+    from mmjax import config as configuration
+    from mmjax import model
+
+    return configuration.load(config, model.tunables(), **overrides)
+
+
+def _prepare_jax() -> None:
+    """One device, synchronous dispatch, and a cache of compiled programs between runs."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")  # a step is too small for a GPU to pay
+    jax.config.update("jax_cpu_enable_async_dispatch", False)  # the answer is wanted at once, from this thread
+    jax.config.update("jax_compilation_cache_dir", str(CACHE))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@contextlib.contextmanager
+def _workplace(journal: Path | None):
+    """The folder of journal and nonce mark: the given one, or one that goes when the run ends."""
+    if journal is not None:
+        try:
+            journal.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"journal folder {str(journal)!r}: {error.strerror}") from None
+        yield journal
+        return
+    with tempfile.TemporaryDirectory(prefix="mmjax-") as folder:
+        yield Path(folder)
+
+
+def _funds(texts: list[str]) -> dict[str, int]:
+    """ADDRESS=USD to micro-dollars by address."""
+    from mmjax.units import DecimalError, parse_decimal
+
+    funds = {}
+    for text in texts:
+        address, _, usd = text.partition("=")
+        digits = address.lower().removeprefix("0x")
+        if len(digits) != 40 or not all(digit in "0123456789abcdef" for digit in digits):
+            raise ConfigError(f"fund {text!r}: expected ADDRESS=USD with an address of 40 hex digits")
+        try:
+            funds["0x" + digits] = parse_decimal(usd, 6)
+        except DecimalError as error:
+            raise ConfigError(f"fund {text!r}: {error}") from None
+        if funds["0x" + digits] <= 0:
+            raise ConfigError(f"fund {text!r}: give a positive amount")
+    return funds
+
+
+# --- paper trading
+
+
+def _paper_fast(settings: Any, tape: Path | None, folder: Path, show: bool) -> dict[str, Any]:
+    """Venue and trader in one process on the virtual clock."""
+    from exec.paper.build import build
+    from exec.paper.limits import Limits
+    from exec.paper.venue import memory_dial, memory_rest
+    from exec.sign import Signer, paper_key
+    from feeds.clock import Clock, run_virtual
+
+    if not settings.run.seconds and tape is None:
+        raise ConfigError("run.seconds = 0: with --fast say how long, as in --seconds 600")
+
+    async def main(clock: Clock) -> dict[str, Any]:
+        from exec.loop import Wiring
+
+        signer = Signer(paper_key(settings.run.seed))
+        paper_venue = build(clock, settings.run.seed, _money(settings, signer.address), tape, Limits())
+        blocks = asyncio.create_task(paper_venue.run(), name="paper venue")
+        dial = memory_dial(paper_venue, LATENCY_S)
+        wiring = Wiring(dial, dial, dial, memory_rest(paper_venue, LATENCY_S), signer)
+        seconds = _bounded(settings.run.seconds, paper_venue.market, clock)
+        try:
+            run = await _trade(settings, wiring, clock, folder, seconds, "paper (virtual clock)", show)
+        finally:
+            blocks.cancel()
+            await asyncio.gather(blocks, return_exceptions=True)
+            await paper_venue.close()
+        paper_venue.exchange.check_conservation()
+        return run
+
+    return run_virtual(main, FAST_START_NS)
+
+
+async def _paper_live(settings: Any, tape: Path | None, folder: Path, show: bool) -> dict[str, Any]:
+    """The trader here, the venue in a process of its own that ends with this one."""
+    from exec.loop import Wiring
+    from exec.sign import Signer, paper_key
+    from exec.venue import HttpRest
+    from feeds.clock import SystemClock
+    from feeds.link import dial_websocket
+
+    signer = Signer(paper_key(settings.run.seed))
+    arguments = [sys.executable, "-m", "mmjax", "venue", "--port", "0", "--until-stdin-ends"]
+    arguments += ["--seed", str(settings.run.seed), "--fund", f"{signer.address}={settings.run.capital_usd:.6f}"]
+    if tape is not None:
+        arguments += ["--tape", str(tape)]
+    child = await asyncio.create_subprocess_exec(
+        *arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True
+    )
+    try:
+        told = await child.stdout.readline()
+        if not told:
+            raise MmjaxError(f"the paper venue did not start (exit {await child.wait()}); its reason is above")
+        venue_facts = json.loads(told)
+        url = f"http://127.0.0.1:{venue_facts['port']}"
+        dial = dial_websocket(f"ws://127.0.0.1:{venue_facts['port']}/ws")
+        wiring = Wiring(dial, dial, dial, HttpRest(url), signer)
+        remaining_s = venue_facts["remaining_s"]
+        seconds = min(settings.run.seconds or remaining_s, remaining_s) if remaining_s else settings.run.seconds
+        return await _trade(settings, wiring, SystemClock(), folder, seconds, f"paper {url}", show)
+    finally:
+        child.stdin.close()
+        with contextlib.suppress(TimeoutError, ProcessLookupError):
+            async with asyncio.timeout(3):
+                await child.wait()
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+
+
+async def _trade(
+    settings: Any, wiring: Any, clock: Any, folder: Path, seconds: float, name: str, show: bool
+) -> dict[str, Any]:
+    """Reads the universe, compiles the step for it, quotes, and sums up."""
+    import msgspec
+
+    from exec.build import choose, compiled_step, guard_limits
+    from exec.journal import Journal
+    from exec.loop import Cadence, Loop
+    from exec.sign import NonceMark, NonceSource
+    from exec.summary import summary
+    from feeds.universe import parse_universe
+
+    _, body = await wiring.rest("/info", b'{"type":"metaAndAssetCtxs"}')
+    _, fees = await wiring.rest("/info", msgspec.json.encode({"type": "userFees", "user": wiring.signer.address}))
+    fee_bps = float(msgspec.json.decode(fees)["userAddRate"]) * 1e4
+    chosen = choose(parse_universe(body), settings, settings.run.capital_usd, fee_bps)
+    step = compiled_step(chosen, settings, fee_bps)
+    traces = step.trace_count
+    loop = Loop(
+        [item.spec for item in chosen],
+        step,
+        wiring,
+        guard_limits(chosen, settings, step.dims.markets),
+        [item.leverage_lev for item in chosen],
+        clock,
+        settings.run.seed,
+        Journal(folder / "journal"),
+        NonceSource(NonceMark(folder / "nonce")),
+        Cadence(settings.run.step_min_s, settings.run.step_max_s, settings.run.cancel_after_s),
+    )
+    first_quote = _FirstQuote(loop)
+    stop = asyncio.Event()
+    with _stops_on_signals(stop):
+        started_ns = clock.now_ns()
+        watching = asyncio.create_task(_watch(loop, name, show, first_quote), name="screen")
+        try:
+            await loop.run(stop, seconds)
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+    lasted_s = (clock.now_ns() - started_ns) / 1e9
+    return summary(loop, lasted_s, settings.run.seed, step.trace_count - traces, first_quote.after_s())
+
+
+class _FirstQuote:
+    """Wall seconds from the start of the program to the first order that rested."""
+
+    def __init__(self, loop: Any):
+        self._loop = loop
+        loop.on_first_quote = self._note
+        self._at_ns = 0
+
+    def _note(self) -> None:
+        self._at_ns = time.perf_counter_ns()
+
+    def after_s(self) -> float:
+        """0 when nothing ever rested."""
+        return (self._at_ns - STARTED_NS) / 1e9 if self._at_ns else 0.0
+
+
+async def _watch(loop: Any, name: str, show: bool, first_quote: _FirstQuote) -> None:
+    """The live table, twice a second of wall time on the wall clock, every ten of virtual time."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from exec.screen import render
+    from exec.summary import header, rows
+
+    if not show:
+        return
+    console = Console(stderr=True)
+    pause_s = 10.0 if "virtual" in name else 0.5
+    with Live(console=console, auto_refresh=False, screen=console.is_terminal, transient=True) as live:
+        while True:
+            await asyncio.sleep(pause_s)
+            live.update(
+                render(header(loop, name), rows(loop), console.height if console.is_terminal else 0), refresh=True
+            )
+
+
+@contextlib.contextmanager
+def _stops_on_signals(stop: asyncio.Event):
+    """Ctrl-C and SIGTERM ask for an orderly end; plain handlers, so that they work on the virtual clock too."""
+
+    def ask(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    virtual = not hasattr(loop, "_signal_handlers") or type(loop).__name__ == "VirtualLoop"
+    for number in before:
+        if virtual:
+            signal.signal(number, ask)
+        else:
+            loop.add_signal_handler(number, ask, number, None)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if not virtual:
+                loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+
+
+def _money(settings: Any, address: str) -> dict[str, int]:
+    return {address: round(settings.run.capital_usd * 1e6)}
+
+
+def _bounded(seconds: float, market: Any, clock: Any) -> float:
+    """A tape ends the run when it ends."""
+    if not hasattr(market, "remaining_s"):
+        return seconds
+    remaining_s = market.remaining_s(clock.now_ns())
+    return min(seconds or remaining_s, remaining_s)
+
+
+# --- the venue alone
+
+
+async def _venue(port: int, seed: int, tape: Path | None, funds_uusd: dict[str, int], until_stdin_ends: bool) -> None:
+    from exec.paper.build import build
+    from exec.paper.server import serve
+    from feeds.clock import SystemClock
+
+    clock = SystemClock()
+    paper_venue = build(clock, seed, funds_uusd, tape)
+    bound, close = await serve(paper_venue, port)
+    stop = asyncio.Event()
+    remaining_s = _bounded(0.0, paper_venue.market, clock)
+    if until_stdin_ends:
+        _out(json.dumps({"port": bound, "remaining_s": remaining_s}))
+        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stop.set)
+    else:
+        listed = [listing.coin for listing in paper_venue.exchange.listings if not listing.is_delisted]
+        _out(
+            f"paper venue on http://127.0.0.1:{bound} (websocket /ws), {len(listed)} perps, seed {seed}; Ctrl-C ends it"
+        )
+    with _stops_on_signals(stop):
+        await _until(stop, paper_venue.run())
+    await close()
+    paper_venue.exchange.check_conservation()
+
+
+async def _until(stop: asyncio.Event, work: Coroutine) -> None:
+    """Runs `work` until `stop`; what it raises is raised."""
+    working = asyncio.create_task(work, name="paper venue")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    done, _ = await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (working, stopping):
+        task.cancel()
+    await asyncio.gather(working, stopping, return_exceptions=True)
+    if working in done:
+        working.result()
