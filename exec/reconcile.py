@@ -66,39 +66,60 @@ def plan(wanted: Wanted, orders: OrderTable, order_requests: int, cancel_request
 
     Cancels come first, those of orders that would grow a position before the others, and do not compete with orders.
     """
-    rows, sides, levels = np.nonzero((wanted.action != KEEP) & (orders.slot_busy == 0))
-    orphans = orders.orphans()
-    if not rows.size:
-        return Plan(orphans[:cancel_requests], [], [], max(0, len(orphans) - cancel_requests))
-    value = np.nan_to_num(wanted.value_bps_usd[rows, sides, levels], nan=-np.inf)
+    asked = (wanted.action != KEEP) & (orders.slot_busy == 0)
+    cancels = orders.orphans() + _cancels(wanted, orders, asked & (wanted.action == CANCEL))
+    modifies, places, left = _updates(wanted, orders, asked & (wanted.action != CANCEL), order_requests)
+    deferred = max(0, len(cancels) - cancel_requests) + left
+    return Plan(cancels[:cancel_requests], modifies, places, deferred)
+
+
+def _ranked(wanted: Wanted, chosen: np.ndarray) -> list[tuple[int, int, int]]:
+    """(row, side, level) of the chosen slots, most valuable first."""
+    where = np.nonzero(chosen)
+    value = np.nan_to_num(wanted.value_bps_usd[where], nan=-np.inf)
     ranked = np.argsort(-value, kind="stable")
-    rows, sides, levels = rows[ranked], sides[ranked], levels[ranked]
-    columns = (
-        rows,
-        sides,
-        levels,
-        wanted.action[rows, sides, levels],
-        wanted.target_px[rows, sides, levels],
-        wanted.target_lots[rows, sides, levels],
-    )
-    cancels: list[Order] = []
-    updates: list[Modify | Place] = []
-    for row, side, level, action, px, lots in zip(*(column.tolist() for column in columns), strict=True):
+    return list(zip(*(index[ranked].tolist() for index in where), strict=True))
+
+
+def _cancels(wanted: Wanted, orders: OrderTable, chosen: np.ndarray) -> list[Order]:
+    """Orders to cancel, those that would grow a position first."""
+    if not chosen.any():
+        return []
+    found = [order for slot in _ranked(wanted, chosen) if (order := orders.at(*slot)) is not None]
+    return sorted(found, key=lambda order: not _grows(order, orders))
+
+
+def _updates(
+    wanted: Wanted, orders: OrderTable, chosen: np.ndarray, requests: int
+) -> tuple[list[Modify], list[Place], int]:
+    """The first `requests` updates that meet no own order, and how many of the others are left."""
+    modifies: list[Modify] = []
+    places: list[Place] = []
+    left = int(np.count_nonzero(chosen))
+    if not left or requests <= 0:
+        return modifies, places, left
+    best: dict[int, tuple[int, int]] = {}
+    for row, side, level in _ranked(wanted, chosen):
+        if len(modifies) + len(places) >= requests:
+            break
         order = orders.at(row, side, level)
-        if action == CANCEL:
-            if order is not None:
-                cancels.append(order)
-        elif action == MODIFY and order is not None:
-            if (px, lots) != (order.px, order.remaining_lots):
-                updates.append(Modify(order, px, lots))
-        elif action == PLACE and order is None:
-            updates.append(Place(row, side, level, px, lots))
-    growing = [order for order in cancels if _grows(order, orders)]
-    others = [order for order in cancels if not _grows(order, orders)]
-    cancels = orphans + growing + others
-    modifies, places = _affordable(updates, orders, order_requests)
-    sent = min(len(cancels), cancel_requests) + len(modifies) + len(places)
-    return Plan(cancels[:cancel_requests], modifies, places, len(cancels) + len(updates) - sent)
+        px, lots = int(wanted.target_px[row, side, level]), int(wanted.target_lots[row, side, level])
+        is_modify = wanted.action[row, side, level] == MODIFY
+        if is_modify != (order is not None) or (is_modify and (px, lots) == (order.px, order.remaining_lots)):
+            left -= 1
+            continue
+        if row not in best:
+            best[row] = orders.best_px(row)
+        bid, ask = best[row]
+        if px >= ask if side == BID else px <= bid:
+            continue
+        best[row] = (max(bid, px), ask) if side == BID else (bid, min(ask, px))
+        left -= 1
+        if is_modify:
+            modifies.append(Modify(order, px, lots))
+        else:
+            places.append(Place(row, side, level, px, lots))
+    return modifies, places, left
 
 
 def cancel_all(orders: OrderTable, rows: Iterable[int] | None = None) -> Plan:
@@ -121,31 +142,6 @@ def register(plan: Plan, orders: OrderTable, mid2_px: np.ndarray, now_ns: int) -
     batches = _cut("cancel", plan.cancels)
     batches += _cut("modify", [item.order for item in plan.modifies])
     return batches + _cut("order", placed)
-
-
-def _affordable(updates: list[Modify | Place], orders: OrderTable, requests: int) -> tuple[list[Modify], list[Place]]:
-    """The first `requests` updates that meet no own order."""
-    modifies: list[Modify] = []
-    places: list[Place] = []
-    best: dict[int, tuple[int, int]] = {}
-    for item in updates:
-        if len(modifies) + len(places) >= requests:
-            break
-        is_modify = type(item) is Modify
-        row, side = (item.order.row, item.order.side) if is_modify else (item.row, item.side)
-        if row not in best:
-            best[row] = orders.best_px(row)
-        bid, ask = best[row]
-        if side == BID:
-            if item.px >= ask:
-                continue
-            best[row] = max(bid, item.px), ask
-        else:
-            if item.px <= bid:
-                continue
-            best[row] = bid, min(ask, item.px)
-        (modifies if is_modify else places).append(item)
-    return modifies, places
 
 
 def _grows(order: Order, orders: OrderTable) -> bool:

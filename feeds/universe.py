@@ -160,11 +160,12 @@ def parse_fine(text: str) -> float:
 def select(specs: Sequence[MarketSpec], wanted: str) -> list[MarketSpec]:
     """The markets that `wanted` asks for, in its order.
 
-    "32" or "auto:32" is the 32 most traded that are listed and allow cross margin; otherwise names, "BTC,ETH".
+    "32" is the 32 most traded that are listed and allow cross margin, "auto:32" at most so many if there are fewer;
+    otherwise names, "BTC,ETH".
     """
     count = wanted.strip().removeprefix("auto:")
     if count.isascii() and count.isdigit():
-        return _most_traded(specs, int(count))
+        return _most_traded(specs, int(count), at_most="auto:" in wanted)
     names = [name.strip() for name in wanted.split(",")]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -173,11 +174,13 @@ def select(specs: Sequence[MarketSpec], wanted: str) -> list[MarketSpec]:
     return [_named(by_name, name) for name in names]
 
 
-def _most_traded(specs: Sequence[MarketSpec], count: int) -> list[MarketSpec]:
+def _most_traded(specs: Sequence[MarketSpec], count: int, at_most: bool) -> list[MarketSpec]:
     eligible = [spec for spec in specs if not (spec.fault or spec.is_delisted or spec.only_isolated)]
     ranked = sorted(eligible, key=lambda spec: (-spec.day_volume_usd, spec.asset))
     if ranked and ranked[0].day_volume_usd <= 0:
         raise UniverseError("markets: choosing by volume needs metaAndAssetCtxs; meta alone has no volumes")
+    if at_most and ranked:
+        count = min(count, len(ranked))
     if not 1 <= count <= len(ranked):
         raise UniverseError(f"markets: {count} wanted, between 1 and {len(ranked)} can be had")
     return ranked[:count]

@@ -22,7 +22,7 @@ from mmjax.errors import ConfigError
 class Run:
     """What to run and with how much; `seconds` 0 means until interrupted."""
 
-    markets: str = "32"
+    markets: str = "auto:32"
     capital_usd: float = 10_000.0
     seconds: float = 0.0
     seed: int = 1

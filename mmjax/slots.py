@@ -2,8 +2,8 @@
 
 Each side has L slots that hold one order each, and L targets.  They are paired, every slot and target at most once:
 
-1. By price.  A resting order and a target that are each other's nearest, within the no-touch band, pair up whatever
-   their levels; twice over.  A ladder that moves by one level then changes one order, not all of them.
+1. By price.  As many resting orders as possible pair up with a target within the no-touch band, whatever their levels:
+   a ladder that moves by one level changes one order, not all of them.
 2. What is left, in order.  Busy slots first (in flight or unknown: they count as holding a target but are not
    touched), then resting ones (one request to modify), then empty ones.
 
@@ -23,9 +23,8 @@ from mmjax.record import record
 from mmjax.schema import Quotes
 from mmjax.sides import SIGN
 
-PASSES = 2  # rounds of mutual nearest pairing; what a third would find is rare and only costs a request
-NOWHERE_PX = -(2**30)  # stands in for the price of an empty slot: further from every price than any band
-LARGEST_BAND_PX = 1e7  # keeps a distance times the square of the levels inside int32
+BEYOND_PX = 2**30  # further out than any price: stands in where there is no order
+LARGEST_BAND_PX = 1e7
 NO_TARGET = -1
 
 
@@ -128,26 +127,46 @@ def pair(
 ) -> jax.Array:
     """Target of every slot, [S, L] int32 index or `NO_TARGET`; no target twice."""
     wanted, resting = target_lots > 0, slot_lots > 0
-    levels = target_px.shape[-1]
-    # Keys are distances made unique by their place in the square, so that "nearest" is never a tie.
-    place = np.arange(levels * levels, dtype=np.int32).reshape(1, levels, levels)
-    far = (band_px + 1) * levels * levels
-    priced_target, priced_slot = jnp.where(wanted, target_px, 0), jnp.where(resting, slot_px, NOWHERE_PX)
-    distance_px = jnp.abs(_across(priced_target) - _down(priced_slot))
-    key = jnp.minimum(distance_px, band_px + 1) * levels * levels + place
+    outward = -SIGN.astype(np.int32)[:, None]
+    levels = np.broadcast_to(np.arange(target_px.shape[-1], dtype=np.int32), target_px.shape)
+    target_at = jnp.where(wanted, outward * target_px, BEYOND_PX)
+    slot_at = jnp.where(resting, outward * slot_px, BEYOND_PX)
+    turn, place = _order(target_at), _order(slot_at)
+    paired = _sweep(_put(target_at, turn), _put(slot_at, place), band_px)
+    paired = jnp.where(paired == NO_TARGET, NO_TARGET, _take(_put(levels, turn), paired))
+    paired = _take(paired, place)
+    slot_free, target_free = paired == NO_TARGET, wanted & (_count(_down(paired) == _across(levels), axis=1) == 0)
+    return jnp.where(slot_free, _pair_in_order(slot_free, target_free, slot_busy > 0, resting), paired)
 
-    target = jnp.full(target_px.shape, NO_TARGET, jnp.int32)
-    taken = jnp.zeros(target_px.shape, jnp.int32)
-    for _ in range(PASSES):
-        key = jax.lax.optimization_barrier(key)  # computed once; without it each use of it computes it again
-        nearest_target, nearest_slot = jnp.min(key, axis=2), jnp.min(key, axis=1)
-        mutual = (_down(nearest_target) == _across(nearest_slot)) & (_across(nearest_slot) < far)
-        slot_hit, target_hit = _count(mutual, axis=2), _count(mutual, axis=1)
-        target = jnp.where(slot_hit > 0, nearest_target % levels, target)
-        taken += target_hit
-        key = jnp.maximum(key, far * jnp.maximum(_down(slot_hit), _across(target_hit)))
-    leftover = _pair_in_order(target == NO_TARGET, wanted & (taken == 0), slot_busy > 0, resting)
-    return jnp.where(target == NO_TARGET, leftover, target)
+
+def _sweep(target_at: jax.Array, slot_at: jax.Array, band_px: jax.Array) -> jax.Array:
+    """Index of the target of every slot or `NO_TARGET`, both [S, L] in ascending order with `BEYOND_PX` for none.
+
+    Each slot in its order takes the next free target within the band, which pairs as many as can be paired.  That is
+    done from the inside out and from the outside in, and on each side the sweep with the smaller price error holds.
+    """
+    real = slot_at < BEYOND_PX
+    first = jnp.where(real, _count(_across(target_at) < _down(slot_at - band_px), axis=2), 0)
+    past = jnp.where(real, _count(_across(target_at) <= _down(slot_at + band_px), axis=2), 0)
+    levels = slot_at.shape[-1]
+    outwards, inwards = [NO_TARGET] * levels, [NO_TARGET] * levels
+    free = jnp.zeros_like(first[:, 0])
+    for slot in range(levels):
+        target = jnp.maximum(free, first[:, slot])
+        hit = target < past[:, slot]
+        outwards[slot], free = jnp.where(hit, target, NO_TARGET), jnp.where(hit, target + 1, free)
+    free = jnp.full_like(free, levels)
+    for slot in reversed(range(levels)):
+        target = jnp.minimum(free, past[:, slot]) - 1
+        hit = target >= first[:, slot]
+        inwards[slot], free = jnp.where(hit, target, NO_TARGET), jnp.where(hit, target, free)
+    outwards, inwards = jnp.stack(outwards, axis=1), jnp.stack(inwards, axis=1)
+
+    def error_px(paired: jax.Array) -> jax.Array:
+        gap_px = jnp.where(paired == NO_TARGET, 0, jnp.abs(_take(target_at, paired) - slot_at))
+        return jnp.sum(gap_px, axis=-1, keepdims=True)
+
+    return jnp.where(error_px(inwards) < error_px(outwards), inwards, outwards)
 
 
 def _pair_in_order(slot_free: jax.Array, target_free: jax.Array, busy: jax.Array, resting: jax.Array) -> jax.Array:
@@ -161,10 +180,23 @@ def _pair_in_order(slot_free: jax.Array, target_free: jax.Array, busy: jax.Array
     return jnp.sum(jnp.where(_down(slot_turn) == _across(target_turn), _across(index) + 1, 0), axis=2) - 1
 
 
+def _order(keys: jax.Array) -> jax.Array:
+    """Place of each key [S, L] int32 in ascending order, equal ones by index: what a sort would compute, but faster."""
+    index = np.arange(keys.shape[-1], dtype=np.int32)[None]
+    before = (_across(keys) < _down(keys)) | ((_across(keys) == _down(keys)) & (_across(index) < _down(index)))
+    return _count(before, axis=2)
+
+
+def _put(values: jax.Array, place: jax.Array) -> jax.Array:
+    """The permuted [S, L] array whose element place[s, l] is values[s, l]."""
+    index = np.arange(values.shape[-1], dtype=np.int32)[None]
+    return jnp.sum(jnp.where(_down(place) == _across(index), _down(values), 0), axis=1)
+
+
 def _crosses(slot_px: jax.Array, target_px: jax.Array, target_lots: jax.Array) -> jax.Array:
     """[S, L] bool: orders in the way of what is wanted on the other side, which could then not be placed."""
     inward = SIGN.astype(np.int32)[:, None]
-    innermost = jnp.max(jnp.where(target_lots > 0, target_px * inward, NOWHERE_PX), axis=-1, keepdims=True)
+    innermost = jnp.max(jnp.where(target_lots > 0, target_px * inward, -BEYOND_PX), axis=-1, keepdims=True)
     return slot_px * inward + innermost[::-1] >= 0
 
 

@@ -104,7 +104,7 @@ def test_relaxing_the_named_constraint_places_more():
         assert named.sum() > 20, binding
         more, _ = placed(binding)
         # all but those where the next constraint, or the next lot, is closer than the relaxation
-        assert (more[named] > total[named]).mean() > 0.97, (binding, (more[named] > total[named]).mean())
+        assert (more[named] > total[named]).mean() > 0.99, binding
         others = ~named & (labels != Binding.NONE) & (labels != Binding.ORDER_CAP)
         if binding != Binding.ORDER_CAP:  # a limit that is not the least one changes nothing at all
             np.testing.assert_array_equal(more[others], total[others])

@@ -182,7 +182,11 @@ def test_by_volume_skips_delisted_and_isolated_and_breaks_ties_by_id():
     assert select(listed(), "2") == select(listed(), " auto:2") == select(listed(), "auto:3")[:2]
 
 
-@pytest.mark.parametrize("wanted", ["auto:4", "0", "auto:99"])
+def test_auto_takes_what_there_is():
+    assert select(listed(), "auto:99") == select(listed(), "3")
+
+
+@pytest.mark.parametrize("wanted", ["4", "0", "auto:0", "99"])
 def test_more_than_there_are_is_an_error(wanted):
     with pytest.raises(UniverseError, match="between 1 and 3"):
         select(listed(), wanted)
