@@ -47,6 +47,7 @@ STATE_EVERY_S, ORDERS_EVERY_S, LIMIT_EVERY_S = 2.0, 15.0, 60.0
 INFO_WEIGHT, HEAVY_INFO_WEIGHT = 2, 20  # venue rule
 FINISH_S = 20.0  # how long the way out may take before it is reported as failed
 BLOCK_S = 0.2  # at least one block of the venue and the way back
+BURST_TURNS = 20  # turns of the event loop that a burst may take before the step no longer waits for its end
 PAUSED_S = 1.0  # without the posting socket or a fresh look at the account
 
 
@@ -65,7 +66,7 @@ class Wiring:
 class Cadence:
     """step_min_s between two steps, step_max_s without news; cancel_after_s of the dead man's switch, 0 = off."""
 
-    step_min_s: float = 0.05
+    step_min_s: float = 0.02
     step_max_s: float = 0.5
     cancel_after_s: float = 60.0
 
@@ -226,7 +227,8 @@ class Loop:
         if isinstance(event, events.UserFills) and event.data.isSnapshot and not self.account.since_ms:
             return  # before the start has read the account: history
         self.account.on_event(event, recv_ns)
-        self._news.set()
+        if isinstance(event, events.UserFills):
+            self._news.set()  # order changes wait for the market's next word, a fill does not
 
     # --- stepping
 
@@ -237,12 +239,21 @@ class Loop:
                     await self._news.wait()
             except TimeoutError:
                 pass
-            self._news.clear()
+            await self._drained()
             if self.account.needs_resync:
                 await self._resync()
             self._step()
             await asyncio.sleep(self.cadence.step_min_s)
         await reader  # raises what ended it
+
+    async def _drained(self) -> None:
+        """Returns when the frames that came together are all taken in: the venue speaks in bursts, once a block."""
+        for _ in range(BURST_TURNS):
+            self._news.clear()
+            await asyncio.sleep(0)
+            if not self._news.is_set():
+                return
+        self._news.clear()
 
     def _step(self) -> None:
         """One turn: what is known now to what is sent now."""
@@ -348,7 +359,6 @@ class Loop:
                 self._count(batch.kind)
             self.account.follow_queue(order)
         self._note_quotes(now_ns)
-        self._news.set()
 
     def _count(self, kind: str) -> None:
         if kind == "order":

@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -28,6 +29,8 @@ FAST_START_NS = 1_767_229_200_000_000_000 + 3_300_000_000_000  # 2026-01-01 01:5
 LATENCY_S = 0.02  # one way on the virtual clock; the venue's blocks come on top
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mmjax" / "xla"
 USAGE_ERROR, RUN_ERROR = 2, 1
+PERPS, UNTRADABLE_PERPS = 64, 16  # listed by the paper venue; delisted or isolated-only among them, at most
+MAX_PERPS = 1024
 
 Markets = Annotated[str | None, typer.Option(help="How many of the most traded, auto:N, or names: BTC,ETH,SOL")]
 Capital = Annotated[float | None, typer.Option("--capital-usd", help="Everything else is derived from this")]
@@ -80,12 +83,13 @@ def venue(
     port: Annotated[int, typer.Option(help="Loopback port; 0: any free one")] = 3001,
     seed: Seed = None,
     tape: Tape = None,
+    perps: Annotated[int, typer.Option(help="How many perps the synthetic market lists")] = PERPS,
     fund: Annotated[list[str] | None, typer.Option(help="ADDRESS=USD, may be repeated")] = None,
     until_stdin_ends: Annotated[bool, typer.Option("--until-stdin-ends", hidden=True)] = False,
 ) -> None:
     """Runs the paper venue alone, for any client: HTTP and websocket on one loopback port."""
     _log_to_stderr(live=False)
-    asyncio.run(_venue(port, 1 if seed is None else seed, tape, _funds(fund or []), until_stdin_ends))
+    asyncio.run(_venue(port, 1 if seed is None else seed, tape, perps, _funds(fund or []), until_stdin_ends))
 
 
 def main() -> None:
@@ -192,7 +196,8 @@ def _paper_fast(settings: Any, tape: Path | None, folder: Path, show: bool) -> d
         from exec.loop import Wiring
 
         signer = Signer(paper_key(settings.run.seed))
-        paper_venue = build(clock, settings.run.seed, _money(settings, signer.address), tape, Limits())
+        funds = _money(settings, signer.address)
+        paper_venue = build(clock, settings.run.seed, funds, tape, _listed(settings.run.markets), Limits())
         blocks = asyncio.create_task(paper_venue.run(), name="paper venue")
         dial = memory_dial(paper_venue, LATENCY_S)
         wiring = Wiring(dial, dial, dial, memory_rest(paper_venue, LATENCY_S), signer)
@@ -220,6 +225,7 @@ async def _paper_live(settings: Any, tape: Path | None, folder: Path, show: bool
     signer = Signer(paper_key(settings.run.seed))
     arguments = [sys.executable, "-m", "mmjax", "venue", "--port", "0", "--until-stdin-ends"]
     arguments += ["--seed", str(settings.run.seed), "--fund", f"{signer.address}={settings.run.capital_usd:.6f}"]
+    arguments += ["--perps", str(_listed(settings.run.markets))]
     if tape is not None:
         arguments += ["--tape", str(tape)]
     child = await asyncio.create_subprocess_exec(
@@ -280,7 +286,7 @@ async def _trade(
     first_quote = _FirstQuote(loop)
     stop = asyncio.Event()
     with _stops_on_signals(stop):
-        started_ns = clock.now_ns()
+        started_ns, wall_ns = clock.now_ns(), time.perf_counter_ns()
         watching = asyncio.create_task(_watch(loop, name, show, first_quote), name="screen")
         try:
             await loop.run(stop, seconds)
@@ -288,7 +294,9 @@ async def _trade(
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
     lasted_s = (clock.now_ns() - started_ns) / 1e9
-    return summary(loop, lasted_s, settings.run.seed, step.trace_count - traces, first_quote.after_s())
+    run = summary(loop, lasted_s, settings.run.seed, step.trace_count - traces, first_quote.after_s())
+    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
+    return run | {"wall_seconds": round((time.perf_counter_ns() - wall_ns) / 1e9, 3), "peak_mb": peak_kb // 1024}
 
 
 class _FirstQuote:
@@ -353,6 +361,12 @@ def _stops_on_signals(stop: asyncio.Event):
             signal.signal(number, handler)
 
 
+def _listed(markets: str) -> int:
+    """How many perps the venue lists: its usual number, or enough for all that are asked for to be tradable."""
+    count = markets.strip().removeprefix("auto:")
+    return max(PERPS, int(count) + UNTRADABLE_PERPS) if count.isascii() and count.isdigit() else PERPS
+
+
 def _money(settings: Any, address: str) -> dict[str, int]:
     return {address: round(settings.run.capital_usd * 1e6)}
 
@@ -368,13 +382,17 @@ def _bounded(seconds: float, market: Any, clock: Any) -> float:
 # --- the venue alone
 
 
-async def _venue(port: int, seed: int, tape: Path | None, funds_uusd: dict[str, int], until_stdin_ends: bool) -> None:
+async def _venue(
+    port: int, seed: int, tape: Path | None, perps: int, funds_uusd: dict[str, int], until_stdin_ends: bool
+) -> None:
     from exec.paper.build import build
     from exec.paper.server import serve
     from feeds.clock import SystemClock
 
     clock = SystemClock()
-    paper_venue = build(clock, seed, funds_uusd, tape)
+    if not 1 <= perps <= MAX_PERPS:
+        raise ConfigError(f"perps = {perps}: must be at least 1 and at most {MAX_PERPS}")
+    paper_venue = build(clock, seed, funds_uusd, tape, perps)
     bound, close = await serve(paper_venue, port)
     stop = asyncio.Event()
     remaining_s = _bounded(0.0, paper_venue.market, clock)

@@ -28,7 +28,7 @@ class Run:
     seed: int = 1
     profile: str = Profile.DEFAULT.value
     leverage_lev: int = 10
-    step_min_s: float = 0.05
+    step_min_s: float = 0.02
     step_max_s: float = 0.5
     cancel_after_s: float = 60.0
 

@@ -14,20 +14,22 @@ from exec.paper.tape_market import TapeMarket
 from exec.paper.venue import PaperVenue
 from feeds.clock import Clock
 
-LISTED = 64
-
 
 def build(
     clock: Clock,
     seed: int,
     funds_uusd: Mapping[str, int],
     tape: Path | None = None,
+    perps: int = 64,
     limits: Limits | None = None,
 ) -> PaperVenue:
-    """A venue with its books filled, ready to `run`.  Raises TapeError when the recordings hold nothing usable."""
+    """A venue with its books filled, ready to `run`; `perps` is how many the synthetic market lists.
+
+    Raises TapeError when the recordings hold nothing usable.
+    """
     start_ns = clock.now_ns()
     if tape is None:
-        listings = universe(LISTED)
+        listings = universe(perps)
         market = SyntheticMarket(listings, np.random.default_rng(seed))
     else:
         market = TapeMarket(tape, start_ns)

@@ -1,0 +1,1 @@
+"""Measurements of speed and agreement, each runnable as a module."""
