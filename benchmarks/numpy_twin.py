@@ -951,7 +951,8 @@ def _sizes(
 ) -> np.ndarray:
     """[A, S, L] usd: water filled over the levels worth keeping; else the whole budget on the best one."""
     drops = (by_margin | (p.drop_levels_always > 0)[:, None])[:, :, None]
-    keep = _worth_keeping(_poured(weights, budget, cap), p.min_orders[:, None, None] * least)
+    worth = np.minimum(p.min_orders[:, None, None] * least, cap[:, :, None])
+    keep = _worth_keeping(weights, budget, cap, worth)
     sizes = _poured(np.where(keep | ~drops, weights, 0.0), budget, cap)
     sizes = _swept(sizes, least, cap[:, :, None])
     alone = np.minimum(budget, cap)[:, :, None]
@@ -973,12 +974,16 @@ def _poured(weights: np.ndarray, budget: np.ndarray, cap: np.ndarray) -> np.ndar
     return np.where(weights > 0, np.minimum(water * weights, cap[:, :, None]), 0.0)
 
 
-def _worth_keeping(sizes: np.ndarray, least: np.ndarray) -> np.ndarray:
-    """Levels that would be large enough if they and the larger ones shared the whole."""
-    order = np.argsort(-sizes, axis=2, kind="stable")
-    running = np.empty_like(sizes)
-    np.put_along_axis(running, order, np.cumsum(np.take_along_axis(sizes, order, axis=2), axis=2), axis=2)
-    return (sizes > 0) & (sizes.sum(axis=2, keepdims=True) * sizes >= least * running)
+def _worth_keeping(weights: np.ndarray, budget: np.ndarray, cap: np.ndarray, least: np.ndarray) -> np.ndarray:
+    """Levels to which the budget reaches: water poured over them and all heavier ones makes them large enough."""
+    order = np.argsort(-weights, axis=2, kind="stable")
+    heavy, enough = np.take_along_axis(weights, order, axis=2), np.take_along_axis(least, order, axis=2)
+    level_of_water = _ratio(enough, heavy, np.inf)[:, :, :, None]
+    poured = np.fmin(level_of_water * heavy[:, :, None, :], cap[:, :, None, None])
+    need = np.where(np.tri(weights.shape[2], dtype=bool), poured, 0.0).sum(axis=3)
+    keep = np.empty(weights.shape, bool)
+    np.put_along_axis(keep, order, (heavy > 0) & (need <= budget[:, :, None]), axis=2)
+    return keep
 
 
 def _best(values: np.ndarray) -> np.ndarray:
@@ -1110,29 +1115,44 @@ def _compare(
 def _paired(
     px: np.ndarray, wanted: np.ndarray, slot_px: np.ndarray, resting: np.ndarray, busy: np.ndarray, band_px: np.ndarray
 ) -> np.ndarray:
-    """[A, S, slot] target index: twice mutual nearest in price within the band, then what is left in order."""
-    levels = px.shape[2]
-    index = np.arange(levels)
-    distance = np.abs(slot_px[:, :, :, None] - px[:, :, None, :])
-    comparable = resting[:, :, :, None] & wanted[:, :, None, :] & (distance <= band_px[:, None, None, None])
-    distance = np.where(comparable, distance, FAR)
-    target = np.full(px.shape, NO_TARGET)
-    taken = np.zeros(px.shape, bool)
-    for _ in range(2):
-        of_slot, of_target = distance.argmin(axis=3), distance.argmin(axis=2)
-        reachable = np.take_along_axis(distance, of_slot[:, :, :, None], axis=3)[:, :, :, 0] < FAR
-        mutual = reachable & (np.take_along_axis(of_target, of_slot, axis=2) == index)
-        target = np.where(mutual, of_slot, target)
-        chosen = mutual[:, :, :, None] & (of_slot[:, :, :, None] == index)
-        taken |= chosen.any(axis=2)
-        distance = np.where(mutual[:, :, :, None] | chosen.any(axis=2)[:, :, None, :], FAR, distance)
+    """[A, S, slot] target index: most pairs within the band, of two sweeps the closer; what is left in order."""
+    index = np.arange(px.shape[2])
+    outward = np.array([-1, 1])[:, None]
+    target_at, slot_at = np.where(wanted, outward * px, FAR), np.where(resting, outward * slot_px, 2 * FAR)
+    by_target, by_slot = (np.argsort(at, axis=2, kind="stable") for at in (target_at, slot_at))
+    targets, slots = np.take_along_axis(target_at, by_target, axis=2), np.take_along_axis(slot_at, by_slot, axis=2)
+    near = np.abs(slots[:, :, :, None] - targets[:, :, None, :]) <= band_px[:, None, None, None]
+    outwards = _swept_up(near)
+    inwards = _swept_up(near[:, :, ::-1, ::-1])[:, :, ::-1]
+    inwards = np.where(inwards == NO_TARGET, NO_TARGET, index[-1] - inwards)
+
+    def error_px(pairs: np.ndarray) -> np.ndarray:
+        gap = np.abs(np.take_along_axis(targets, np.maximum(pairs, 0), axis=2) - slots)
+        return np.where(pairs == NO_TARGET, 0, gap).sum(axis=2, keepdims=True)
+
+    pairs = np.where(error_px(inwards) < error_px(outwards), inwards, outwards)
+    original = np.take_along_axis(by_target, np.maximum(pairs, 0), axis=2)
+    target = np.empty_like(pairs)
+    np.put_along_axis(target, by_slot, np.where(pairs == NO_TARGET, NO_TARGET, original), axis=2)
 
     free = target == NO_TARGET
+    left = wanted & ~(target[:, :, :, None] == index).any(axis=2)
     queue = np.where(free, np.where(busy, 0, np.where(resting, 1, 2)), 3)
-    slots = np.argsort(queue, axis=2, kind="stable")
-    targets = np.argsort(~(wanted & ~taken), axis=2, kind="stable")
-    count = (wanted & ~taken).sum(axis=2, keepdims=True)
-    matched = np.where(index < count, targets, NO_TARGET)
+    waiting = np.argsort(queue, axis=2, kind="stable")
+    matched = np.where(index < left.sum(axis=2, keepdims=True), np.argsort(~left, axis=2, kind="stable"), NO_TARGET)
     leftover = np.empty_like(target)
-    np.put_along_axis(leftover, slots, matched, axis=2)
+    np.put_along_axis(leftover, waiting, matched, axis=2)
     return np.where(free, leftover, target)
+
+
+def _swept_up(near: np.ndarray) -> np.ndarray:
+    """[A, S, slot] first free target near each slot, slots in turn; `near` [A, S, slot, target], both in order."""
+    pairs = np.full(near.shape[:3], NO_TARGET)
+    free = np.ones(near.shape[:2] + near.shape[3:], bool)
+    index = np.arange(near.shape[3])
+    for slot in range(near.shape[2]):
+        choice = near[:, :, slot] & free
+        first = np.where(choice.any(axis=2), choice.argmax(axis=2), NO_TARGET)
+        free &= index != first[:, :, None]
+        pairs[:, :, slot] = first
+    return pairs

@@ -21,7 +21,7 @@ import numpy as np
 
 from exec import wire
 from exec.account import AccountBook
-from exec.budget import Budget
+from exec.budget import Budget, Pace
 from exec.errors import ExecError, NotSent, Refused, Unknown
 from exec.guard import HALT, QUOTE, Guard, Limits, Truth
 from exec.journal import NOT_SENT, OK, REFUSED, UNKNOWN, Journal
@@ -96,7 +96,8 @@ class Loop:
         self.tape = Tape(specs, rows, levels, step.dims.bins)
         self.orders = OrderTable(rows, levels, run_prefix(seed))
         self.ledger = Ledger(rows)
-        self.budget = Budget(clock.now_ns())
+        whole_ladder = len(specs) * 2 * levels  # may be placed at once; after that the pace holds
+        self.budget = Budget(clock.now_ns(), Pace(burst_count=max(Pace.burst_count, whole_ladder)))
         self.guard = Guard(limits, [spec.sz_decimals for spec in specs] + [0] * (rows - len(specs)))
         self.account = AccountBook(self.markets, rows, self.tape, self.orders, self.ledger, self.budget)
         self.info: Info | None = None
