@@ -744,10 +744,10 @@ def _horizon(p: Any, sigma: np.ndarray, lam0: np.ndarray, rest_s: np.ndarray) ->
 
 
 def _chebyshev_erfcx() -> np.polynomial.chebyshev.Chebyshev:
-    """log(erfc(z) exp(z^2)) as a series in t = 2 / (2 + z), for z from 0 to 26; error below 1e-12."""
+    """log(erfc(z) exp(z^2) / t) as a series in t = 2 / (2 + z), for z from 0 to 26; error below 1e-11."""
 
     def value(t: np.ndarray) -> np.ndarray:
-        return np.array([math.log(math.erfc(2.0 / x - 2.0)) + (2.0 / x - 2.0) ** 2 for x in t])
+        return np.array([math.log(math.erfc(2.0 / x - 2.0) / x) + (2.0 / x - 2.0) ** 2 for x in t])
 
     return np.polynomial.chebyshev.Chebyshev.interpolate(value, 24, domain=[2.0 / 28.0, 1.0])
 
@@ -759,7 +759,8 @@ def erfc(z: np.ndarray) -> np.ndarray:
     """Complementary error function for z >= 0, relative error below 1e-11; 0 beyond 26, where it is under 1e-295."""
     z = np.asarray(z, float)
     inside = np.minimum(z, 26.0)
-    return np.where(z > 26.0, 0.0, np.exp(ERFCX(2.0 / (2.0 + inside)) - inside**2))
+    t = 2.0 / (2.0 + inside)
+    return np.where(z > 26.0, 0.0, t * np.exp(ERFCX(t) - inside**2))
 
 
 def _fill_prob(
@@ -966,8 +967,8 @@ def _poured(weights: np.ndarray, budget: np.ndarray, cap: np.ndarray) -> np.ndar
     levels = weights.shape[2]
     open_weight = np.cumsum(heavy[:, :, ::-1], axis=2)[:, :, ::-1]
     rest = np.maximum(budget[:, :, None] - cap[:, :, None] * np.arange(levels), 0.0)
-    level_of_water = _ratio(rest, open_weight, 0.0)  # if the first n levels are full
-    fits = level_of_water * heavy <= cap[:, :, None]
+    level_of_water = _ratio(rest, open_weight, np.inf)  # if the first n levels are full
+    fits = level_of_water * heavy <= cap[:, :, None]  # false where nothing is left to pour on
     first = np.argmax(fits, axis=2)[:, :, None]
     full = ~fits.any(axis=2, keepdims=True)
     water = np.where(full, np.inf, np.take_along_axis(level_of_water, first, axis=2))

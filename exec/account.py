@@ -1,8 +1,11 @@
 """The account as the venue tells it: events of the account channels into orders, ledger and step inputs.
 
-Sans-IO: `on_event` takes what a session decoded, `needs` says what must be read again, the `read_*` methods take the
-answers.  Fills and order changes are never dropped; when a frame was unreadable or a connection was lost, the account
-is read again before anything new is quoted.
+Sans-IO: `on_event` takes what a session decoded, the `read_*` methods what `exec.reader` asked for.  Fills and order
+changes are never dropped.  A frame that cannot be read may have held some, so it makes a fresh look at the account
+necessary (`needs_look`) before anything new is quoted; a line that cannot be read holds its market back until a
+fresh look finds it readable.
+
+Until `open` everything that is said is about the past: the positions then read contain it.
 """
 
 import logging
@@ -23,14 +26,28 @@ from mmjax.units import UUSD_PER_USD, DecimalError, parse_lots, parse_px
 log = logging.getLogger(__name__)
 
 CHANNELS = ("orderUpdates", "userFills", "userFundings", "activeAssetData")
-DISAGREEMENTS = 2  # reads in a row that must show the same other position before it wins over the fills
+DISAGREEMENTS = 2  # reads in a row that must show the same other position before the venue's wins
+TALLY_WORDS = 100
+UNREADABLE = "account"  # subject under which the tape holds a market back
+
+
+class Tally(Counter[str]):
+    """How often something was said, by its words; words beyond the first `TALLY_WORDS` count as "other"."""
+
+    def note(self, words: str) -> bool:
+        """Counts once more; True the first time."""
+        if words not in self and len(self) >= TALLY_WORDS:
+            words = "other"
+        self[words] += 1
+        return self[words] == 1
 
 
 class AccountBook:
     """Everything that is known of the account; arrays are [A] or [A, S] in rows of the tape.
 
-    equity_usd, margin_free_usd, peak_usd: as last read.  fill_mid2_px [A, S]: twice the mid that the newest fill met.  room_lots [A, S]: what the venue would still take, net of what
-    rests.  needs_resync: the account must be read again before quoting.
+    equity_usd, margin_free_usd, peak_usd, start_usd: as last read.  fill_mid2_px [A, S]: twice the mid that the newest
+    fill met.  room_lots [A, S]: what the venue would still take, net of what rests.  rejects, faults: by their words.
+    is_open: the start has read the account.
     """
 
     def __init__(
@@ -40,44 +57,55 @@ class AccountBook:
         self.queue = QueueTable(rows, orders.slot_px.shape[2])
         self.room_lots = np.zeros((rows, 2), np.int64)
         self.equity_usd = self.margin_free_usd = self.peak_usd = self.start_usd = 0.0
-        self.needs_resync = True
-        self.rejects: Counter[str] = Counter()
-        self.faults: Counter[str] = Counter()
+        self.is_open = False
+        self.rejects = Tally()
+        self.faults = Tally()
         self.fill_counts = np.zeros(rows, np.int64)
         self.side_counts = np.zeros((rows, 2), np.int64)
         self.fill_mid2_px = np.zeros((rows, 2), np.int32)
-        self.since_ms = 0  # what happened up to here happened before this run
+        self.opened_ms = 0  # funding up to then is in the value at the start
         self._disagreed: dict[int, tuple[int, int]] = {}  # row -> (position read, times in a row)
+        self._unreadable: set[int] = set()
+        self._looks_wanted, self._looks_done = 1, 0
 
     # --- events
 
     def on_event(self, event: Any, recv_ns: int) -> None:
         """Any event of the account's connection."""
-        match event:
-            case events.OrderUpdates():
-                for update in event.data:
-                    self._on_update(update, recv_ns)
-            case events.UserFills():
-                self._on_fills(event.data, recv_ns)
-            case events.UserFundings():
-                for payment in event.data.fundings:
-                    self._on_funding(payment, event.data.isSnapshot)
-            case events.ActiveAssetData():
-                self._on_room(event.data)
-            case events.Malformed() if event.channel in CHANNELS or not event.channel:
-                self.faults[f"unreadable {event.channel or 'frame'}"] += 1
-                self.needs_resync = True
-                log.warning("unreadable %s frame (%s: %s): reading the account again", *_where(event))
+        if isinstance(event, events.ActiveAssetData):
+            self._on_room(event.data)
+        elif isinstance(event, events.Malformed) and (event.channel in CHANNELS or event.channel == "?"):
+            self._on_malformed(event)
+        elif not self.is_open:
+            return
+        elif isinstance(event, events.OrderUpdates):
+            for update in event.data:
+                self._on_update(update, recv_ns)
+        elif isinstance(event, events.UserFills):
+            self._on_fills(event.data, recv_ns)
+        elif isinstance(event, events.UserFundings):
+            for payment in event.data.fundings:
+                self._on_funding(payment)
 
     def on_state(self, connected: bool) -> None:
-        """Every opening makes a fresh look necessary: what was missed is not sent again."""
-        self.needs_resync = True
+        """A loss, or an opening: what is missed is not sent again."""
+        self._looks_wanted += 1
+
+    def _on_malformed(self, event: events.Malformed) -> None:
+        row = self.markets.row_of.get(event.coin) if event.coin else None
+        if event.channel == "activeAssetData" and row is not None:
+            self.room_lots[row] = 0
+        self._looks_wanted += 1
+        if self.faults.note(f"unreadable {event.channel} frame"):
+            log.warning(
+                "unreadable %s frame (%s: %s): reading the account again", event.channel, event.field, event.reason
+            )
 
     def _on_update(self, update: events.OrderUpdate, now_ns: int) -> None:
         try:
             report = wire.report(update, self.markets)
         except DecimalError as failure:
-            self._unreadable(f"orderUpdates: {failure}")
+            self._bad_line(update.order.coin, f"orderUpdates: {failure}")
             return
         if report is not None:
             order = self.orders.on_report(report, now_ns)
@@ -89,19 +117,19 @@ class AccountBook:
             try:
                 fill = wire.own_fill(row, self.markets)
             except DecimalError as failure:
-                self._unreadable(f"userFills: {failure}")
+                self._bad_line(row.coin, f"userFills: {failure}")
                 continue
             if fill is not None:
                 self.book_fill(fill, now_ns)
 
-    def _on_funding(self, payment: events.FundingRow, is_snapshot: bool) -> None:
+    def _on_funding(self, payment: events.FundingRow) -> None:
         try:
             paid = wire.funding(payment, self.markets)
         except DecimalError as failure:
-            self._unreadable(f"userFundings: {failure}")
+            self._bad_line(payment.coin, f"userFundings: {failure}")
             return
-        if paid is not None and paid[2] > self.since_ms:
-            self.ledger.on_funding(*paid)
+        if paid is not None:
+            self.book_funding(*paid)
 
     def _on_room(self, data: events.ActiveAssetDataData) -> None:
         row = self.markets.row_of.get(data.coin)
@@ -109,17 +137,45 @@ class AccountBook:
             return
         try:
             for side, text in enumerate(data.maxTradeSzs):
-                self.room_lots[row, side] = parse_lots(text, self.markets.sz_decimals[row])
+                self.room_lots[row, side] = wire.room_lots(text, self.markets.sz_decimals[row])
         except DecimalError as failure:
             self.room_lots[row] = 0
-            self._unreadable(f"activeAssetData: {failure}")
+            self._bad_line(data.coin, f"activeAssetData: {failure}")
 
-    def _unreadable(self, what: str) -> None:
-        self.faults[what.split(":")[0]] += 1
-        self.needs_resync = True
-        log.warning("unreadable %s: reading the account again", what)
+    # --- lines that cannot be read
 
-    # --- fills
+    def _bad_line(self, coin: str, text: str) -> None:
+        """A line of a frame; other lines stand."""
+        row = self.markets.row_of.get(coin)
+        self._looks_wanted += 1
+        if row is not None:
+            self.unreadable(row, text)
+
+    def unreadable(self, row: int, text: str) -> None:
+        """A line about a market could not be read: the market is held back until a fresh look can read it."""
+        self._unreadable.add(row)
+        self.tape.hold(row, UNREADABLE, text)
+        if self.faults.note(f"unreadable {text.split(':')[0]}"):
+            log.warning("%s is held back: %s", self.markets.coins[row], text)
+
+    @property
+    def needs_look(self) -> bool:
+        """Whether the account must be read again before anything new is quoted."""
+        return self._looks_wanted > self._looks_done
+
+    def begin_look(self) -> int:
+        """A fresh look at fills, orders and positions begins; what is wanted from now on needs another."""
+        self._unreadable.clear()
+        return self._looks_wanted
+
+    def end_look(self, begun: int) -> None:
+        """The look that `begin_look` numbered has seen everything: only what it could not read is held back."""
+        self._looks_done = begun
+        for row in range(len(self.markets)):
+            if row not in self._unreadable:
+                self.tape.release(row, UNREADABLE)
+
+    # --- bookings
 
     def book_fill(self, fill: OwnFill, now_ns: int) -> None:
         """One fill, once, into orders, ledger and budget."""
@@ -134,6 +190,11 @@ class AccountBook:
         order = self.orders.find(fill.cloid) if fill.cloid else None
         if order is not None:
             self.follow_queue(order)
+
+    def book_funding(self, row: int, uusd: int, time_ms: int) -> None:
+        """One funding payment, once."""
+        if time_ms > self.opened_ms:
+            self.ledger.on_funding(row, uusd, time_ms)
 
     # --- queue positions
 
@@ -179,20 +240,31 @@ class AccountBook:
 
     # --- reads
 
-    def read_state(self, answer: Any) -> wire.AccountState:
-        """`clearinghouseState`: equity, margin, and a check of positions."""
-        state = wire.account_state(answer, self.markets)
+    def open(self, state: wire.AccountState, fills: list[OwnFill], mark_px: np.ndarray) -> None:
+        """The start: positions and value as read, with the `fills` that they contain, which are history."""
+        positions = np.zeros(len(self.room_lots), np.int64)
+        for row, lots in state.position_lots.items():
+            positions[row] = lots
+        self.orders.baseline(fills, state.position_lots)
+        for fill in fills:
+            self.ledger.forget(fill)
+        self.ledger.open(positions, mark_px, state.value_uusd)
+        self.read_state(state)
+        self.start_usd = self.peak_usd = self.equity_usd
+        self.opened_ms = state.time_ms
+        self.is_open = True
+
+    def read_state(self, state: wire.AccountState) -> None:
+        """Equity and margin as the venue has them."""
         self.equity_usd = state.value_uusd / UUSD_PER_USD
         self.margin_free_usd = state.free_uusd / UUSD_PER_USD
         self.peak_usd = max(self.peak_usd, self.equity_usd)
-        return state
 
     def disagreements(self, state: wire.AccountState) -> list[int]:
         """Rows whose position the venue has shown differently, and alike, in `DISAGREEMENTS` reads in a row."""
         settled = []
         for row, lots in state.position_lots.items():
-            booked = int(self.orders.position_lots[row])
-            if lots == booked:
+            if lots == int(self.orders.position_lots[row]):
                 self._disagreed.pop(row, None)
                 continue
             seen, times = self._disagreed.get(row, (lots, 0))
@@ -202,32 +274,22 @@ class AccountBook:
                 settled.append(row)
         return settled
 
-    def open(self, state: wire.AccountState, fills: list[OwnFill], mark_px: np.ndarray) -> None:
-        """The start: positions and value as read, fills up to then are history."""
-        positions = np.zeros(len(self.room_lots), np.int64)
-        for row, lots in state.position_lots.items():
-            positions[row] = lots
-        self.orders.baseline(fills, state.position_lots, state.time_ms)
-        for fill in fills:
-            if fill.time_ms <= state.time_ms:
-                self.ledger.forget(fill)
-        self.ledger.open(positions, mark_px, state.value_uusd)
-        self.since_ms = state.time_ms
-        self.start_usd = self.peak_usd = self.equity_usd
+    def adopt_position(self, row: int, lots: int) -> None:
+        """The venue's position wins over what its fills come to."""
+        error_lots = self.orders.set_position(row, lots)
+        self.ledger.adopt(row, lots, self.tape.mark_px(row))
+        self._disagreed.pop(row, None)
+        self.faults.note("position adjusted")
+        log.error("%s: position is %d lots off what fills say; the venue's is taken", self.coin(row), error_lots)
+
+    def coin(self, row: int) -> str:
+        """Name of a row's market."""
+        return self.markets.coins[row]
 
     def count_reject(self, text: str) -> None:
         """One refusal, under its words without numbers."""
-        self.rejects[text.split(" asset=")[0].split(", bbo")[0].split(":")[0].strip()] += 1
-
-    @property
-    def fill_cursor_ms(self) -> int:
-        """Where a catch-up of fills starts."""
-        return max(self.orders.fill_cursor_ms, self.since_ms)
+        self.rejects.note(text.split(" asset=")[0].split(", bbo")[0].split(":")[0].strip())
 
     def drawdown_frac(self) -> float:
         """Loss from the peak, over the larger of peak and start."""
         return max(0.0, (self.peak_usd - self.equity_usd) / max(self.peak_usd, self.start_usd, 1e-9))
-
-
-def _where(event: events.Malformed) -> tuple[str, str, str]:
-    return event.channel or "account", event.field, event.reason

@@ -196,6 +196,18 @@ class Ledger:
         self.funding_uusd[row] += uusd
         return True
 
+    def adopt(self, row: int, lots: int, mark_px: int) -> None:
+        """The venue holds another position than our fills explain: taken over at the mark, so the result stays.
+
+        What the difference earned or cost shows in `verify`, as it should.
+        """
+        extra = lots - int(self.position_lots[row])
+        self.position_lots[row] = lots
+        self.cash_uusd[row] -= extra * mark_px
+        self.cost_uusd[row] += extra * mark_px
+        basis_px = int(self.mid2_px[row]) - 2 * mark_px
+        self._inventory_huusd[row] += extra * basis_px
+
     def on_transfer(self, uusd: int) -> None:
         """Money put in (negative: taken out): no result."""
         self.transfers_uusd += uusd

@@ -1,34 +1,35 @@
 """The loop: one process quotes every market until it is told to stop, then leaves nothing behind.
 
-    start    read the account, set leverages, subscribe
-    run      market frame -> tape -> step -> reconcile -> guard -> journal -> sign -> venue, as often as there is news
+    start    read the account, set leverages
+    run      market frame -> tape -> step -> reconcile -> guard -> outbox -> venue, as often as there is news
     finish   cancel everything of ours, read back that it is gone, settle the ledger with the venue
 
-Four tasks run beside the stepper: two pumps (market, account), the posting socket, and the reader that checks what we
-believe of the account against the venue.  If any of them dies the loop ends, and `finish` runs all the same.
+The stepper has company: two pumps (market, account), the posting socket, and the reader that checks what we believe of
+the account.  Whatever ends one of them ends the run, by name, and `finish` runs all the same.
 """
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from exec import wire
 from exec.account import AccountBook
-from exec.budget import Budget, Pace
-from exec.errors import ExecError, NotSent, Refused, Unknown
+from exec.budget import Budget
+from exec.errors import ExecError, NotSent, Unknown
 from exec.guard import HALT, QUOTE, Guard, Limits, Truth
-from exec.journal import NOT_SENT, OK, REFUSED, UNKNOWN, Journal
+from exec.journal import Journal
 from exec.ledger import Ledger
-from exec.orders import NS_PER_MS, NS_PER_S, Batch, OrderTable, Outcome, is_ours, run_prefix
-from exec.reconcile import cancel_all, plan, register
+from exec.orders import NS_PER_S, OPEN, Order, OrderTable, run_prefix
+from exec.outbox import Outbox
+from exec.reader import Reader, Sight
+from exec.reconcile import Plan, plan, register
 from exec.sign import NonceSource, Signer
+from exec.terms import Terms
 from exec.trace import Samples, Trace
 from exec.venue import Rest, VenueClient
 from feeds import events
@@ -42,13 +43,12 @@ from mmjax.step import CompiledStep
 
 log = logging.getLogger(__name__)
 
-EXPIRES_S = 5.0  # an order that has not arrived by then is not wanted any more
-STATE_EVERY_S, ORDERS_EVERY_S, LIMIT_EVERY_S = 2.0, 15.0, 60.0
-INFO_WEIGHT, HEAVY_INFO_WEIGHT = 2, 20  # venue rule
+SOCKET_S = 5.0  # patience with the posting socket at the start; then REST does
+START_S, START_AGAIN_S = 60.0, 2.0  # how long a venue that does not answer is asked at the start, and how often
 FINISH_S = 20.0  # how long the way out may take before it is reported as failed
-BLOCK_S = 0.2  # at least one block of the venue and the way back
-BURST_TURNS = 20  # turns of the event loop that a burst may take before the step no longer waits for its end
-PAUSED_S = 1.0  # without the posting socket or a fresh look at the account
+UNSENT_FINISH_S = 2.0  # the same when nothing was ever sent
+ROUND_S = 0.5  # between two rounds of cancelling
+SETTLE_S, SETTLE_TRIES = 0.2, 5  # a payment of the last instant needs a moment to arrive
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Wiring:
 class Cadence:
     """step_min_s between two steps, step_max_s without news; cancel_after_s of the dead man's switch, 0 = off."""
 
-    step_min_s: float = 0.02
+    step_min_s: float = 0.05
     step_max_s: float = 0.5
     cancel_after_s: float = 60.0
 
@@ -89,172 +89,179 @@ class Loop:
     ):
         rows, levels = step.dims.markets, step.dims.levels
         self.specs, self.step, self.clock, self.cadence = specs, step, clock, cadence
-        self.signer, self.journal, self.nonces = wiring.signer, journal, nonces
-        self.leverage_lev = leverage_lev
-        self.markets = wire.Markets(specs)
         self.trace = Trace(clock)
         self.tape = Tape(specs, rows, levels, step.dims.bins)
         self.orders = OrderTable(rows, levels, run_prefix(seed))
         self.ledger = Ledger(rows)
-        whole_ladder = len(specs) * 2 * levels  # may be placed at once; after that the pace holds
-        self.budget = Budget(clock.now_ns(), Pace(burst_count=max(Pace.burst_count, whole_ladder)))
+        self.budget = Budget(clock.now_ns())
         self.guard = Guard(limits, [spec.sz_decimals for spec in specs] + [0] * (rows - len(specs)))
-        self.account = AccountBook(self.markets, rows, self.tape, self.orders, self.ledger, self.budget)
+        self.account = AccountBook(wire.Markets(specs), rows, self.tape, self.orders, self.ledger, self.budget)
+        self._rng = np.random.default_rng(seed)
+        self._news = asyncio.Event()
+        self._wire(wiring, journal, nonces, leverage_lev)
         self.info: Info | None = None
         self.step_time = Samples()
         self.steps = 0
-        self.placed = self.modified = self.cancelled = 0
         self.guard_refused = 0
-        self.first_quote_ns = 0
         self.on_first_quote: Callable[[], None] = lambda: None
         self.open_orders_at_exit = -1
         self.value_error_uusd = 0
-        self.notice = ""
-        self._rng = np.random.default_rng(seed)
-        self._session = Session(market_subscriptions(specs))
-        self._account_session = Session(account_subscriptions(specs, wiring.signer.address))
-        self._wiring = wiring
-        self.client = VenueClient(
-            self.trace.watch(wiring.posts, False), wiring.rest, clock, self._rng, on_late=self._on_late
-        )
-        self._news = asyncio.Event()
         self._started_ns = clock.now_ns()
-        self._sends: set[asyncio.Task] = set()
-        self._late: dict[int, Batch] = {}
+        self._has_quoted = False
         self._account_packed, self._account_view = step.account_layout.buffers(1)
-        self._mode = np.full(rows, QUOTE, np.int64)
-        self._mode[len(specs) :] = HALT
+        self._mode = np.full(rows, HALT, np.int64)
         self._mark_px = np.zeros(rows, np.int64)
+        self._mark_px[: len(specs)] = [spec.mark_px for spec in specs]
         self._mid2_px = np.zeros(rows, np.int64)
         self._quoted_both = np.zeros(rows, bool)
-        self._switch_armed = False
+
+    def _wire(self, wiring: Wiring, journal: Journal, nonces: NonceSource, leverage_lev: list[int]) -> None:
+        """The parts that talk: sessions, posting client, outbox, terms, reader."""
+        clock, watch = self.clock, self.trace.watch
+        self._dials = watch(wiring.market, True), watch(wiring.account, False)
+        self._market_session = Session(market_subscriptions(self.specs))
+        wanted = account_subscriptions(self.specs, wiring.signer.address)
+        self._account_session = Session(wanted)
+        vital = [subscription for subscription in wanted if subscription["type"] in ("orderUpdates", "userFills")]
+        self.client = VenueClient(watch(wiring.posts, False), wiring.rest, clock, self._rng)
+        self.outbox = Outbox(self.account, self.guard, self.client, wiring.signer, journal, nonces, clock, self.trace)
+        self.client.on_late = self.outbox.on_late
+        self.outbox.on_settled = self._on_settled
+        self.terms = Terms(self.account, self.outbox, leverage_lev, self.cadence.cancel_after_s, clock)
+        self.reader = Reader(
+            self.account,
+            self.outbox,
+            self.terms,
+            self.client,
+            clock,
+            lambda: all(self._account_session.is_live(subscription) for subscription in vital),
+        )
 
     # --- the whole life
 
     async def run(self, stop: asyncio.Event, seconds: float = 0.0) -> None:
         """Quotes until `stop` is set, `seconds` have passed (0: no limit) or a part fails; then cleans up.
 
-        Raises what failed, after everything of ours is cancelled.
+        Raises what failed, after everything of ours is cancelled; several failures as a group.
         """
-        background = [asyncio.create_task(work, name=name) for name, work in self._background()]
+        links = [asyncio.create_task(work, name=name) for name, work in self._links()]
         worker = asyncio.create_task(self._work(), name="stepper")
-        stopping = asyncio.create_task(stop.wait(), name="stop")
+        ends = [asyncio.create_task(event.wait()) for event in (stop, self.outbox.failed)]
+        failures: list[BaseException] = []
         try:
-            await asyncio.wait(
-                [*background, worker, stopping], timeout=seconds or None, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait([*links, worker, *ends], timeout=seconds or None, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await _cancel(worker, stopping)
+            failures += await _end(worker, *ends)
             try:
                 await self.finish()
+            except ExecError as failure:
+                failures.append(failure)
             finally:
-                await _cancel(*background, *self._sends)
-                self.journal.close()
-                await self.client.close()
-        for task in (worker, *background):
-            if task.done() and not task.cancelled() and task.exception() is not None:
-                raise task.exception()
+                failures += await _end(*links)
+                failures += await self._close()
+        _raise(failures)
 
-    def _background(self) -> list[tuple[str, Any]]:
-        wiring, watch = self._wiring, self.trace.watch
-        market = pump(
-            self._session, watch(wiring.market, True), self._on_market, self.clock, self._rng, self.tape.set_connected
-        )
-        account = pump(
-            self._account_session,
-            watch(wiring.account, False),
-            self._on_account,
-            self.clock,
-            self._rng,
-            self.account.on_state,
-        )
-        return [("market pump", market), ("account pump", account), ("posts", self.client.run())]
+    def _links(self) -> list[tuple[str, Any]]:
+        clock, rng, (market, account) = self.clock, self._rng, self._dials
+        return [
+            ("market", pump(self._market_session, market, self._on_market, clock, rng, self.tape.set_connected)),
+            ("account", pump(self._account_session, account, self._on_account, clock, rng, self.account.on_state)),
+            ("posts", self.client.run()),
+        ]
 
     async def _work(self) -> None:
-        await self.start()
-        reader = asyncio.create_task(self._read_forever(), name="reader")
+        await self._start_patiently()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.reader.run(), name="reader")
+            group.create_task(self._step_forever(), name="steps")
+
+    async def _close(self) -> list[BaseException]:
+        """Ends what is still open; what that raised, and what ended the run from within the outbox."""
+        failures: list[BaseException] = []
         try:
-            await self._step_forever(reader)
-        finally:
-            await _cancel(reader)
+            await self.outbox.close()
+        except NotSent as failure:
+            failures.append(failure)
+        await self.client.close()
+        return ([self.outbox.fault] if self.outbox.fault is not None else []) + failures
 
     # --- start
 
+    async def _start_patiently(self) -> None:
+        """A venue that does not answer is asked again for a while."""
+        deadline_ns = self.clock.now_ns() + int(START_S * NS_PER_S)
+        while True:
+            try:
+                await self.start()
+                return
+            except ExecError as failure:
+                if self.clock.now_ns() > deadline_ns:
+                    raise
+                log.warning("start: %s; trying again", failure)
+            await asyncio.sleep(START_AGAIN_S)
+
     async def start(self) -> None:
-        """Reads the account's truth, takes what an earlier run left as ours to cancel, sets leverages."""
-        await self.client.ready()
-        answer = await self._ask({"type": "userFills", "user": self.signer.address}, HEAVY_INFO_WEIGHT)
-        state = self.account.read_state(await self._ask_state())
-        fills = wire.own_fills(answer, self.markets)
-        self._mark_px[: len(self.specs)] = [spec.mark_px for spec in self.specs]
-        self.account.open(state, fills, self._mark_px)
-        results = await asyncio.gather(*(self._set_leverage(row) for row in range(len(self.specs))))
-        for row, refusal in enumerate(results):
-            if refusal:
-                self._mode[row] = HALT
-                self.notice = f"{self.markets.coins[row]}: leverage not set: {refusal}"
-                log.warning("%s", self.notice)
-        await self._resync()
-        await self._arm_switch()
-
-    async def _set_leverage(self, row: int) -> str:
-        """Empty, or why the venue refused."""
-        action = wire.update_leverage(self.markets.assets[row], self.leverage_lev[row])
-        answer = await self._act(action, "leverage", 1)
-        return "" if answer.get("status") == "ok" else str(answer.get("response"))
-
-    async def _arm_switch(self) -> None:
-        """The venue's dead man's switch; it is granted from a traded volume on, so a refusal is news, not a fault."""
-        if not self.cadence.cancel_after_s:
-            return
-        due_ms = self.clock.now_ns() // NS_PER_MS + round(self.cadence.cancel_after_s * 1e3)
+        """Reads the account's truth and sets leverages.  Raises ExecError."""
         try:
-            answer = await self._act(wire.schedule_cancel(due_ms), "scheduleCancel", 1)
-        except ExecError as failure:
-            log.warning("dead man's switch not armed: %s", failure)
-            return
-        self._switch_armed = answer.get("status") == "ok"
-        if not self._switch_armed:
-            log.info("dead man's switch not granted: %s", answer.get("response"))
+            async with asyncio.timeout(SOCKET_S):
+                await self.client.ready()
+        except TimeoutError:
+            log.warning("no posting socket yet: starting over REST")
+        if not self.account.is_open:
+            await self.reader.open(self._mark_px)
+        await self.terms.keep()
 
     # --- events
 
     def _on_market(self, event: Any, recv_ns: int) -> None:
+        if isinstance(event, events.Malformed | events.Refused | events.VenueError):
+            self._note(event)
         self.tape.on_event(event, recv_ns)
         self.account.on_market(event)
         self._news.set()
 
     def _on_account(self, event: Any, recv_ns: int) -> None:
-        if isinstance(event, events.UserFills) and event.data.isSnapshot and not self.account.since_ms:
-            return  # before the start has read the account: history
+        if isinstance(event, events.Refused | events.VenueError):
+            self._note(event)
         self.account.on_event(event, recv_ns)
-        if isinstance(event, events.UserFills):
-            self._news.set()  # order changes wait for the market's next word, a fill does not
+        self.reader.news()
+        self._news.set()
+
+    def _note(self, event: Any) -> None:
+        """Counts a frame that brings no data, and logs the first of its kind."""
+        if isinstance(event, events.Malformed):
+            words = f"unreadable {event.channel} frame"
+            text = f"{words}{' of ' * bool(event.coin)}{event.coin or ''}: {event.field}: {event.reason}"
+        elif isinstance(event, events.Refused):
+            words = f"subscription {event.subscription['type']} refused"
+            text = f"{words}: {event.subscription}: {event.reason}"
+        else:
+            words = "error frame"
+            text = f"{words}: {event.data[:200]}"
+        if self.account.faults.note(words):
+            log.warning("%s", text)
+
+    def _on_settled(self) -> None:
+        """An answer came: which markets now rest on both sides, and whether it is the first."""
+        both = ((self.orders.slot_lots > 0) & (self.orders.slot_busy == 0)).any(axis=2).all(axis=1)
+        self._quoted_both |= both
+        if not self._has_quoted and self.outbox.placed:
+            self._has_quoted = True
+            self.on_first_quote()
+        self._news.set()
 
     # --- stepping
 
-    async def _step_forever(self, reader: asyncio.Task) -> None:
-        while not reader.done():
+    async def _step_forever(self) -> None:
+        while True:
             try:
                 async with asyncio.timeout(self.cadence.step_max_s):
                     await self._news.wait()
             except TimeoutError:
                 pass
-            await self._drained()
-            if self.account.needs_resync:
-                await self._resync()
+            self._news.clear()
             self._step()
             await asyncio.sleep(self.cadence.step_min_s)
-        await reader  # raises what ended it
-
-    async def _drained(self) -> None:
-        """Returns when the frames that came together are all taken in: the venue speaks in bursts, once a block."""
-        for _ in range(BURST_TURNS):
-            self._news.clear()
-            await asyncio.sleep(0)
-            if not self._news.is_set():
-                return
-        self._news.clear()
 
     def _step(self) -> None:
         """One turn: what is known now to what is sent now."""
@@ -265,8 +272,9 @@ class Loop:
         quotes, self.info = self.step(self.tape.packed, self._account_packed)
         self.step_time.add(time.perf_counter_ns() - started)
         self.steps += 1
-        allowance = self.budget.allowance(now_ns, self.orders.live_count)
-        wanted = plan(quotes, self.orders, allowance.orders, allowance.cancels)
+        if now_ns < self.outbox.rests_until_ns:
+            return
+        wanted = self._wanted(quotes, now_ns)
         if not wanted.request_count:
             return
         verdict = self.guard.check(wanted, self.orders, Truth(self._mark_px, self._mid2_px, self._mode), now_ns)
@@ -274,15 +282,23 @@ class Loop:
         for item, reason in verdict.refused:
             log.debug("guard refused %s: %s", item, reason)
         for batch in register(verdict.plan, self.orders, self._mid2_px, now_ns):
-            self._send(batch, now_ns, first_frame_ns)
+            self.outbox.send(batch, first_frame_ns)
+
+    def _wanted(self, quotes: Any, now_ns: int) -> Plan:
+        """What the step asks for, as far as the account is seen and the budget reaches."""
+        sight = self.reader.sight(now_ns)
+        allowance = self.budget.allowance(now_ns, self.orders.live_count)
+        if sight is Sight.BLIND:
+            return Plan([order for order in self.orders.all_live() if order.state is OPEN], [], [])
+        return plan(quotes, self.orders, allowance.orders if sight is Sight.CLEAR else 0, allowance.cancels)
 
     def _show(self, now_ns: int) -> None:
         """Brings what our own side knows into the tape, and takes the snapshot."""
         tape, orders, account = self.tape, self.orders, self.account
-        count = len(self.specs)
-        mids, marks = self._mid2_px, self._mark_px
-        for row in range(count):
+        mids, marks, modes = self._mid2_px, self._mark_px, self._mode
+        for row in range(len(self.specs)):
             mids[row], marks[row] = tape.mid2_px(row), tape.mark_px(row)
+            modes[row] = HALT if tape.held(row) else QUOTE
         self.ledger.on_mids(mids, now_ns)
         own = tape.own()
         own.slot_px[:], own.slot_lots[:], own.slot_busy[:] = orders.slot_px, orders.slot_lots, orders.slot_busy
@@ -302,242 +318,93 @@ class Loop:
         view.drawdown_frac[0] = account.drawdown_frac()
         view.request_headroom_frac[0] = self.budget.headroom_frac()
 
-    # --- sending
-
-    def _send(self, batch: Batch, now_ns: int, first_frame_ns: int) -> None:
-        """Signs and journals a batch, and starts its way to the venue; its answer comes back in a task."""
-        expires_ns = now_ns + int(EXPIRES_S * NS_PER_S)
-        action = wire.action(batch, self.markets)
-        try:
-            nonce = self.nonces.next(now_ns // NS_PER_MS)
-            envelope = self.signer.envelope(action, nonce, expires_ns // NS_PER_MS)
-            digest = hashlib.blake2b(msgspec.msgpack.encode(action), digest_size=16).digest()
-            self.journal.intent(nonce, batch.kind, digest, expires_ns // NS_PER_MS, _written(batch), now_ns)
-        except NotSent as failure:
-            self.orders.not_sent(batch, now_ns, str(failure))
-            raise
-        self.orders.sent(batch, now_ns, expires_ns)
-        self.budget.spend(batch.kind, len(batch.orders), now_ns)
-        task = asyncio.create_task(self._deliver(batch, envelope, first_frame_ns), name=f"{batch.kind} {nonce}")
-        self._sends.add(task)
-        task.add_done_callback(self._sends.discard)
-
-    async def _deliver(self, batch: Batch, envelope: dict, first_frame_ns: int) -> None:
-        nonce = envelope["nonce"]
-        answering = asyncio.ensure_future(self.client.action(envelope))
-        await asyncio.sleep(0)  # the post is written in its first turn
-        self.trace.written(first_frame_ns)
-        try:
-            answer = await answering
-        except NotSent as failure:
-            self.journal.outcome(nonce, NOT_SENT, self.clock.now_ns(), str(failure))
-            self._settle(batch, [Outcome("refused", 0, str(failure))] * len(batch.orders), sent=False)
-        except Refused as failure:
-            self.journal.outcome(nonce, REFUSED, self.clock.now_ns(), failure.text)
-            self._settle(batch, [Outcome("refused", 0, failure.text)] * len(batch.orders))
-        except Unknown as failure:
-            self.journal.outcome(nonce, UNKNOWN, self.clock.now_ns(), str(failure))
-            self._late[nonce] = batch
-            self.budget.answered()
-            self.orders.lost(batch, self.clock.now_ns())
-            log.warning("%s of %d items: fate unknown: %s", batch.kind, len(batch.orders), failure)
-        else:
-            outcomes = wire.outcomes(answer, len(batch.orders))
-            self.journal.outcome(nonce, OK, self.clock.now_ns())
-            self._settle(batch, outcomes)
-
-    def _settle(self, batch: Batch, outcomes: list[Outcome], sent: bool = True) -> None:
-        now_ns = self.clock.now_ns()
-        refused = bool(outcomes) and outcomes[0].kind == "refused"
-        self.budget.answered(len(batch.orders), refused=refused or not sent)
-        self.orders.on_reply(batch, outcomes, now_ns)
-        for order, outcome in zip(batch.orders, outcomes, strict=True):
-            if outcome.kind in ("error", "refused"):
-                self.account.count_reject(outcome.text)
-                if batch.kind != "cancel":
-                    self.guard.rejected(order.row, outcome.text, now_ns)
-            elif outcome.kind != "unknown":
-                self._count(batch.kind)
-            self.account.follow_queue(order)
-        self._note_quotes(now_ns)
-
-    def _count(self, kind: str) -> None:
-        if kind == "order":
-            self.placed += 1
-        elif kind == "modify":
-            self.modified += 1
-        else:
-            self.cancelled += 1
-
-    def _note_quotes(self, now_ns: int) -> None:
-        """When the first order of ours rested, and which markets ever rested on both sides."""
-        both = ((self.orders.slot_lots > 0) & (self.orders.slot_busy == 0)).any(axis=2).all(axis=1)
-        self._quoted_both |= both
-        if not self.first_quote_ns and self.placed:
-            self.first_quote_ns = now_ns
-            self.on_first_quote()
-
-    def _on_late(self, nonce: int, answer: Any) -> None:
-        """An answer after its time is still a fact."""
-        batch = self._late.pop(nonce, None)
-        if batch is not None:
-            self.orders.on_reply(batch, wire.outcomes(answer, len(batch.orders)), self.clock.now_ns())
-
-    async def _act(self, action: dict[str, Any], kind: str, items: int) -> dict[str, Any]:
-        """A signed action that is no order; its answer."""
-        now_ns = self.clock.now_ns()
-        nonce = self.nonces.next(now_ns // NS_PER_MS)
-        envelope = self.signer.envelope(action, nonce, now_ns // NS_PER_MS + round(EXPIRES_S * 1e3))
-        digest = hashlib.blake2b(msgspec.msgpack.encode(action), digest_size=16).digest()
-        self.journal.intent(nonce, kind, digest, envelope["expiresAfter"], [], now_ns)
-        self.budget.spend("cancel", items, now_ns)
-        try:
-            answer = await self.client.action(envelope)
-        finally:
-            self.budget.answered()
-        if not isinstance(answer, dict):
-            raise Unknown(f"answer to {kind}: {str(answer)[:80]!r}")
-        self.journal.outcome(nonce, OK if answer.get("status") == "ok" else REFUSED, self.clock.now_ns())
-        return answer
-
-    # --- reading
-
-    async def _read_forever(self) -> None:
-        """Checks what we believe of the account against the venue, and asks about orders in doubt."""
-        next_orders_s, next_limit_s, next_switch_s = ORDERS_EVERY_S, 0.0, 0.0
-        elapsed_s = 0.0
-        while True:
-            try:
-                await self._check_state()
-                if elapsed_s >= next_orders_s:
-                    await self._resync()
-                    next_orders_s = elapsed_s + ORDERS_EVERY_S
-                if elapsed_s >= next_limit_s:
-                    answer = await self._ask({"type": "userRateLimit", "user": self.signer.address}, HEAVY_INFO_WEIGHT)
-                    self.budget.observe(*wire.rate_limit(answer))
-                    next_limit_s = elapsed_s + LIMIT_EVERY_S
-                if elapsed_s >= next_switch_s and (self._switch_armed or not elapsed_s):
-                    await self._arm_switch()
-                    next_switch_s = elapsed_s + self.cadence.cancel_after_s / 3
-                await self._resolve()
-            except ExecError as failure:
-                log.warning("reading the account: %s", failure)
-            await asyncio.sleep(STATE_EVERY_S)
-            elapsed_s += STATE_EVERY_S
-
-    async def _check_state(self) -> None:
-        state = self.account.read_state(await self._ask_state())
-        wrong = self.account.disagreements(state)
-        if not wrong:
-            return
-        await self._catch_up_fills()
-        for row in wrong:
-            error_lots = state.position_lots[row] - int(self.orders.position_lots[row])
-            if error_lots:
-                coin = self.markets.coins[row]
-                log.error("%s: position is %d lots off what fills say; the venue's is taken", coin, error_lots)
-                self.orders.set_position(row, state.position_lots[row])
-                self.account.faults["position adjusted"] += 1
-
-    async def _resync(self) -> None:
-        """Open orders and fills as the venue has them now."""
-        self.account.needs_resync = False
-        request = {"type": "frontendOpenOrders", "user": self.signer.address}
-        try:
-            await self._catch_up_fills()
-            listed = wire.open_orders(await self._ask(request, HEAVY_INFO_WEIGHT), self.markets)
-        except ExecError:
-            self.account.needs_resync = True
-            raise
-        self.orders.resync(listed, [], self.clock.now_ns())
-
-    async def _catch_up_fills(self) -> None:
-        request = {
-            "type": "userFillsByTime",
-            "user": self.signer.address,
-            "startTime": self.account.fill_cursor_ms,
-            "aggregateByTime": False,
-        }
-        fills = wire.own_fills(await self._ask(request, HEAVY_INFO_WEIGHT), self.markets)
-        now_ns = self.clock.now_ns()
-        for fill in fills:
-            self.account.book_fill(fill, now_ns)
-        self.orders.catch_up(fills, now_ns)
-
-    async def _resolve(self) -> None:
-        """Asks about every order whose fate is in doubt."""
-        for query in self.orders.unresolved(self.clock.now_ns()):
-            request = {"type": "orderStatus", "user": self.signer.address, "oid": query.key}
-            report = wire.order_status(await self._ask(request, INFO_WEIGHT), self.markets)
-            self.orders.on_status(query, report, self.clock.now_ns())
-        if self.orders.fills_missing(self.clock.now_ns()):
-            await self._catch_up_fills()
-
-    async def _ask_state(self) -> Any:
-        return await self._ask({"type": "clearinghouseState", "user": self.signer.address}, INFO_WEIGHT)
-
-    async def _ask(self, request: dict[str, Any], weight: int) -> Any:
-        while not self.budget.may_ask(weight, self.clock.now_ns()):  # noqa: ASYNC110 - a bucket refills with time
-            await asyncio.sleep(PAUSED_S)
-        self.budget.spend_info(weight, self.clock.now_ns())
-        return await self.client.info(request)
-
     # --- finish
 
     async def finish(self) -> None:
         """Cancels everything of ours until the venue shows none of it, then settles the ledger with the venue.
 
-        Raises ExecError when orders are left after `FINISH_S`.
+        Raises Unknown when orders may be left after `FINISH_S`, or the ledger could not be compared.
         """
-        deadline_ns = self.clock.now_ns() + int(FINISH_S * NS_PER_S)
-        if not self.account.since_ms:
-            self.open_orders_at_exit = 0  # it never started, so nothing was sent
-            return
+        has_sent = self.outbox.action_count > 0
+        self._left = "the venue was not asked"
+        try:
+            async with asyncio.timeout(FINISH_S if has_sent else UNSENT_FINISH_S):
+                await self._leave()
+        except TimeoutError:
+            if not has_sent:
+                log.warning("nothing was sent; whether an earlier run left orders is not known: %s", self._left)
+                return
+            if self.open_orders_at_exit == 0:
+                raise Unknown(f"every order is gone, but the ledger was not compared: {self._left}") from None
+            raise Unknown(f"orders may be left at the venue: {self._left}; cancel them by hand") from None
+
+    async def _leave(self) -> None:
+        tried: set[str] = set()
+        await self._until_done(lambda: self._cancel_round(tried))
+        self.open_orders_at_exit = 0
+        if self.account.is_open:
+            await self._until_done(self._settle)
+
+    async def _until_done(self, work: Callable[[], Any]) -> None:
+        """Repeats `work` until it returns empty words; what is left to do is kept in `_left`."""
         while True:
             try:
-                left = await self._cancel_ours()
+                self._left = await work()
             except ExecError as failure:
-                left, reason = -1, str(failure)
-            else:
-                reason = f"{left} orders still open"
-            if left == 0:
-                break
-            if self.clock.now_ns() > deadline_ns:
-                self.open_orders_at_exit = left
-                raise Unknown(f"orders may be left at the venue: {reason}; check them and cancel them by hand")
-            await asyncio.sleep(BLOCK_S)
-        self.open_orders_at_exit = 0
-        await self._settle_ledger()
+                self._left = str(failure)
+            if not self._left:
+                return
+            await asyncio.sleep(ROUND_S)
 
-    async def _cancel_ours(self) -> int:
-        """One round of cancelling; how many orders of ours the venue still shows."""
+    async def _cancel_round(self, tried: set[str]) -> str:
+        """Cancels what rests and what was not tried yet, then reads back; which orders may still live.
+
+        Orders in doubt are cancelled once and then asked about: a cancel that finds nothing proves nothing.
+        """
         now_ns = self.clock.now_ns()
-        live = [order for order in cancel_all(self.orders).cancels if order.oid is not None or order.live]
-        for batch in register(cancel_all(self.orders)._replace(cancels=live), self.orders, self._mid2_px, now_ns):
-            self._send(batch, now_ns, 0)
-        if self._sends:
-            await asyncio.wait(set(self._sends), timeout=FINISH_S / 2)
-        request = {"type": "openOrders", "user": self.signer.address}
-        listed = wire.read(await self._ask(request, HEAVY_INFO_WEIGHT), list[events.OrderRow], "openOrders")
-        ours = [row for row in listed if is_ours(row.cloid)]
-        reports = [report for row in ours if (report := wire.open_order(row, self.markets)) is not None]
-        self.orders.resync(reports, [], self.clock.now_ns())
-        return len(ours)
+        due = [order for order in self.orders.all_live() if order.state is OPEN or order.cloid not in tried]
+        tried.update(order.cloid for order in due)
+        self._cancel(due, now_ns)
+        await self.outbox.drain()
+        listed = await self.reader.look()
+        await self.reader.resolve()
+        self._cancel([order for order in self.orders.all_live() if order.cloid in listed], now_ns)
+        await self.outbox.drain()
+        left = listed | {order.cloid for order in self.orders.all_live()}
+        self.open_orders_at_exit = len(left)
+        return f"{len(left)} orders may still be open" if left else ""
 
-    async def _settle_ledger(self) -> None:
-        """Books the last fills and compares our account value with the venue's, at the venue's marks."""
-        await asyncio.sleep(BLOCK_S)
-        await self._catch_up_fills()
-        answer = await self._ask_state()
-        state = self.account.read_state(answer)
-        for row, px in wire.marks(answer, self.markets).items():
-            self._mark_px[row] = px
-        self.value_error_uusd = self.ledger.verify(state.value_uusd, self._mark_px)
+    def _cancel(self, orders: list[Order], now_ns: int) -> None:
+        for batch in register(Plan(orders, [], []), self.orders, self._mid2_px, now_ns):
+            self.outbox.send(batch)
+
+    async def _settle(self) -> str:
+        """Takes the switch back and compares the ledger with the venue's account value; empty when that was possible.
+
+        A payment of the last instant may be missing on one side, so a difference is looked at again.
+        """
+        await self.terms.disarm()
+        for _ in range(SETTLE_TRIES):
+            await asyncio.sleep(SETTLE_S)
+            self.value_error_uusd = await self.reader.compare(self._mark_px)
+            if not self.value_error_uusd:
+                break
+        return ""
+
+    # --- what others may read
 
     @property
     def mark_px(self) -> np.ndarray:
         """[A] newest marks; after `finish`, those of the closing account value."""
         return self._mark_px
+
+    @property
+    def notice(self) -> str:
+        """What a person should know now, empty if nothing."""
+        now_ns = self.clock.now_ns()
+        if self.outbox.fault is not None:
+            return f"ending: {self.outbox.fault}"
+        return self.reader.why_not_clear(now_ns) if self.account.is_open else "starting"
 
     @property
     def quoted_both_sides(self) -> int:
@@ -569,16 +436,22 @@ def account_subscriptions(specs: list[MarketSpec], user: str) -> list[dict[str, 
     return wanted + [{"type": "activeAssetData", "user": user, "coin": spec.coin} for spec in specs]
 
 
-def _written(batch: Batch) -> list[tuple]:
-    """A batch as the journal keeps it."""
-    rows = []
-    for order in batch.orders:
-        leg = order.next_leg if batch.kind == "modify" else order.leg
-        rows.append((order.cloid, order.row, order.side, leg.px, leg.lots))
-    return rows
-
-
-async def _cancel(*tasks: asyncio.Task) -> None:
+async def _end(*tasks: asyncio.Task) -> list[BaseException]:
+    """Cancels tasks; what ended those that had ended by themselves with an error."""
     for task in tasks:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    failures: list[BaseException] = []
+    for outcome in outcomes:
+        if isinstance(outcome, BaseExceptionGroup):
+            failures += outcome.exceptions
+        elif isinstance(outcome, Exception):
+            failures.append(outcome)
+    return failures
+
+
+def _raise(failures: list[BaseException]) -> None:
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        raise BaseExceptionGroup("the run failed", failures)

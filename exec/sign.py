@@ -149,3 +149,8 @@ class NonceSource:
             self._below = nonce + NONCES_AHEAD
         self._last = nonce
         return nonce
+
+    def next_unkept(self, now_ms: int) -> int:
+        """The same without the mark, for cancels when the disk fails; a restart then relies on the clock alone."""
+        self._last = max(self._last + 1, now_ms)
+        return self._last

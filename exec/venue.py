@@ -1,9 +1,9 @@
 """The shell around the venue: signed actions over a websocket, questions over REST.
 
-An action goes over the socket while there is one, otherwise over REST.  It is sent once.  When the answer does not come
-(timeout, lost connection, unreadable, a server error) the fate is `Unknown` and stays so here: another nonce would be
-another order, so nothing is ever sent again from this file.  An answer that comes after the timeout is still a fact
-and is handed to `on_late`.
+An action goes over the socket while there is one that answers, otherwise over REST.  It is sent once.  When the answer
+does not come (timeout, lost connection, unreadable, a server error) the fate is `Unknown` and stays so here: another
+nonce would be another order, so nothing is ever sent again from this file.  An answer that comes after the timeout is
+still a fact and is handed to `on_late`.
 
 There is no live mode yet: only hosts on loopback are dialled.
 """
@@ -102,9 +102,10 @@ class VenueClient:
     ):
         self._dial, self._rest, self._clock, self._rng = dial, rest, clock, rng
         self._timeout_s = timeout_s
-        self._on_late = on_late
+        self.on_late = on_late
         self._connection: Connection | None = None
         self._connected = asyncio.Event()
+        self._is_mute = False  # a post was not answered in time, and nothing was heard on the socket since
         self._ids = itertools.count(1)  # never reused, not even on another connection
         self._pending: dict[int, asyncio.Future] = {}
         self._late: dict[int, int] = {}  # id -> nonce
@@ -135,12 +136,12 @@ class VenueClient:
         if self._dial is not None:
             await pump(Session([]), self._dial_kept, self._on_event, self._clock, self._rng, self._on_state)
 
-    async def action(self, signed: dict[str, Any]) -> Any:
-        """The venue's answer to a signed action, refusals of the venue included.
+    async def action(self, signed: dict[str, Any], on_written: Callable[[], None] = lambda: None) -> Any:
+        """The venue's answer to a signed action, refusals of the venue included; `on_written` once the socket has it.
 
         Raises NotSent, Refused (by the transport: too fast, malformed) or Unknown.
         """
-        if self._connection is None:
+        if self._connection is None or self._is_mute:
             return await self._ask("/exchange", signed)
         if len(self._pending) >= MAX_IN_FLIGHT:
             raise NotSent(f"{len(self._pending)} posts without an answer: the venue allows {MAX_IN_FLIGHT}")
@@ -148,11 +149,13 @@ class VenueClient:
         answered = self._pending[post_id] = asyncio.get_running_loop().create_future()
         try:
             await self._connection.send(hl_wire.post(post_id, "action", signed))
+            on_written()
             async with asyncio.timeout(self._timeout_s):
                 return await answered
         except LinkClosed as loss:
             raise Unknown(f"connection lost while sending: {loss.reason}") from loss
         except TimeoutError:
+            self._is_mute = True
             self._late[post_id] = signed["nonce"]
             if len(self._late) > LATE_KEPT:
                 del self._late[next(iter(self._late))]
@@ -174,7 +177,11 @@ class VenueClient:
     # --- REST
 
     async def _ask(self, path: str, request: dict[str, Any]) -> Any:
-        status, body = await self._rest(path, msgspec.json.encode(request))
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                status, body = await self._rest(path, msgspec.json.encode(request))
+        except TimeoutError:
+            raise Unknown(f"POST {path}: no answer within {self._timeout_s} s") from None
         if status == 200:
             try:
                 return msgspec.json.decode(body)
@@ -189,6 +196,7 @@ class VenueClient:
 
     async def _dial_kept(self) -> Connection:
         self._connection = await self._dial()
+        self._is_mute = False
         return self._connection
 
     def _on_state(self, connected: bool) -> None:
@@ -202,6 +210,7 @@ class VenueClient:
                 answered.set_exception(Unknown("connection lost before the answer"))
 
     def _on_event(self, event: Any, recv_ns: int) -> None:
+        self._is_mute = False
         if isinstance(event, events.Post):
             self._on_post(event.data)
         elif isinstance(event, events.VenueError):
@@ -226,7 +235,7 @@ class VenueClient:
         if waiting is None:
             nonce = self._late.pop(post_id, None)
             if nonce is not None and not isinstance(answer, Exception):
-                self._on_late(nonce, answer)
+                self.on_late(nonce, answer)
         elif not waiting.done():
             if isinstance(answer, Exception):
                 waiting.set_exception(answer)

@@ -5,7 +5,7 @@ batch of nothing else goes ahead of takers within a block.
 Rows of the venue arrive as the typed structs of `feeds.events`; REST answers are decoded into the same structs.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ import msgspec
 
 from exec.errors import Unknown
 from exec.ledger import OwnFill
-from exec.orders import Batch, Outcome, Report
+from exec.orders import Batch, Outcome, Report, is_ours
 from feeds.events import FillRow, FundingRow, OrderRow, OrderUpdate
 from mmjax.errors import UniverseError
 from mmjax.units import DecimalError, format_lots, format_px, parse_decimal, parse_lots, parse_px
@@ -21,7 +21,16 @@ from mmjax.units import DecimalError, format_lots, format_px, parse_decimal, par
 POST_ONLY = {"limit": {"tif": "Alo"}}
 USD_DECIMALS = 6
 FINE_DECIMALS = 12  # beyond the unit, what is rounded away at most
+MAX_PX, MAX_LOTS = 2**30 - 1, 2**31 - 1  # what the arrays of orders hold; a notional of both fits an int64
 DUPLICATE_NONCE = "Invalid nonce: duplicate nonce"  # the same bytes may have got through before: proves nothing
+
+
+OnBad = Callable[[int, str], None]  # (row, what is wrong with a line of an answer about that market)
+
+
+def refuse_line(row: int, text: str) -> None:
+    """One bad line makes the whole answer useless."""
+    raise Unknown(text)
 
 
 class MarketFacts(Protocol):
@@ -63,8 +72,7 @@ def action(batch: Batch, markets: Markets) -> dict[str, Any]:
         ]
         return {"type": "batchModify", "modifies": modifies}
     assets = markets.assets
-    cancels = [{"asset": assets[order.row], "cloid": order.cloid} for order in batch.orders]
-    return {"type": "cancelByCloid", "cancels": cancels}
+    return cancel_by_cloid((assets[order.row], order.cloid) for order in batch.orders)
 
 
 def update_leverage(asset: int, leverage: int, is_cross: bool = True) -> dict[str, Any]:
@@ -75,6 +83,11 @@ def update_leverage(asset: int, leverage: int, is_cross: bool = True) -> dict[st
 def schedule_cancel(time_ms: int | None) -> dict[str, Any]:
     """All orders are to be cancelled at `time_ms`, at least 5 s ahead; None takes that back."""
     return {"type": "scheduleCancel"} if time_ms is None else {"type": "scheduleCancel", "time": time_ms}
+
+
+def cancel_by_cloid(pairs: Iterable[tuple[int, str]]) -> dict[str, Any]:
+    """Cancels (asset, cloid) pairs, of any market."""
+    return {"type": "cancelByCloid", "cancels": [{"asset": asset, "cloid": cloid} for asset, cloid in pairs]}
 
 
 def _order(row: int, side: int, leg: Any, cloid: str, markets: Markets) -> dict[str, Any]:
@@ -149,8 +162,8 @@ def own_fill(fill: FillRow, markets: Markets) -> OwnFill | None:
     return OwnFill(
         row,
         0 if fill.side == "B" else 1,
-        parse_px(fill.px, decimals),
-        parse_lots(fill.sz, decimals),
+        _px(fill.px, decimals),
+        _lots(fill.sz, decimals),
         fill.time,
         fill.oid,
         fill.tid,
@@ -172,12 +185,32 @@ def usd_uusd(text: str) -> int:
     return _rounded(text, USD_DECIMALS)
 
 
+def room_lots(text: str, sz_decimals: int) -> int:
+    """A size that may be larger than anything we would trade."""
+    return min(max(0, parse_lots(text, sz_decimals)), MAX_LOTS)
+
+
+def _px(text: str, sz_decimals: int) -> int:
+    return _bounded(text, parse_px(text, sz_decimals), 1, MAX_PX)
+
+
+def _lots(text: str, sz_decimals: int) -> int:
+    return _bounded(text, parse_lots(text, sz_decimals), 0, MAX_LOTS)
+
+
+def _bounded(text: str, count: int, least: int, most: int) -> int:
+    if not least <= count <= most:
+        raise DecimalError(f"decimal {text!r}: {count} units, expected {least} to {most}")
+    return count
+
+
 def _rounded(text: str, decimals: int) -> int:
     try:
-        return parse_decimal(text, decimals)
+        count = parse_decimal(text, decimals)
     except DecimalError:
         fine = parse_decimal(text, decimals + FINE_DECIMALS)
-        return int(Decimal(fine).scaleb(-FINE_DECIMALS).to_integral_value(ROUND_HALF_EVEN))
+        count = int(Decimal(fine).scaleb(-FINE_DECIMALS).to_integral_value(ROUND_HALF_EVEN))
+    return _bounded(text, count, -(2**62), 2**62)
 
 
 def _report(order: OrderRow, status: str, time_ms: int, markets: Markets) -> Report | None:
@@ -188,9 +221,9 @@ def _report(order: OrderRow, status: str, time_ms: int, markets: Markets) -> Rep
     return Report(
         row,
         0 if order.side == "B" else 1,
-        parse_px(order.limitPx, decimals),
-        parse_lots(order.sz, decimals),
-        parse_lots(order.origSz, decimals),
+        _px(order.limitPx, decimals),
+        _lots(order.sz, decimals),
+        _lots(order.origSz, decimals),
         order.oid,
         order.cloid,
         status,
@@ -223,6 +256,28 @@ class _AssetPosition(msgspec.Struct):
     position: _Position
 
 
+class _FundingLine(msgspec.Struct):
+    time: int
+    delta: dict[str, Any]
+
+
+class _Stray(msgspec.Struct):
+    coin: str
+    cloid: str | None = None
+
+
+class _Timed(msgspec.Struct):
+    time: int
+
+
+class _Listed(msgspec.Struct):
+    name: str
+
+
+class _Meta(msgspec.Struct):
+    universe: list[_Listed]
+
+
 class _Margin(msgspec.Struct):
     accountValue: str
     totalMarginUsed: str
@@ -236,12 +291,14 @@ class _State(msgspec.Struct):
 
 class AccountState(msgspec.Struct, frozen=True):
     """The account as the venue reports it, at a venue time: signed lots by row, its value, and the margin that no
-    position uses.  Resting orders are not taken off: the step's ladder replaces them and is sized as a whole."""
+    position uses.  Resting orders are not taken off: the step's ladder replaces them and is sized as a whole.
+    `unmanaged`: coins with a position that no row quotes."""
 
     position_lots: dict[int, int]
     value_uusd: int
     free_uusd: int
     time_ms: int
+    unmanaged: tuple[str, ...] = ()
 
 
 def read(answer: Any, shape: Any, what: str) -> Any:
@@ -252,17 +309,61 @@ def read(answer: Any, shape: Any, what: str) -> Any:
         raise Unknown(f"answer to {what}: {failure}") from failure
 
 
-def open_orders(answer: Any, markets: Markets) -> list[Report]:
+def open_orders(answer: Any, markets: Markets, on_bad: OnBad = refuse_line) -> list[Report]:
     """`openOrders` or `frontendOpenOrders`, of quoted markets."""
-    rows = read(answer, list[OrderRow], "openOrders")
-    return [line for row in rows if (line := open_order(row, markets)) is not None]
+    return list(_lines(answer, OrderRow, open_order, markets, "openOrders", on_bad))
 
 
-def own_fills(answer: Any, markets: Markets) -> list[OwnFill]:
+def own_fills(answer: Any, markets: Markets, on_bad: OnBad = refuse_line) -> list[OwnFill]:
     """`userFills` or `userFillsByTime`, of quoted markets, oldest first."""
-    rows = read(answer, list[FillRow], "userFills")
-    fills = [fill for row in rows if (fill := own_fill(row, markets)) is not None]
+    fills = _lines(answer, FillRow, own_fill, markets, "userFills", on_bad)
     return sorted(fills, key=lambda fill: fill.time_ms)
+
+
+def fundings(answer: Any, markets: Markets, on_bad: OnBad = refuse_line) -> list[tuple[int, int, int]]:
+    """`userFunding`, of quoted markets: (row, received in micro-dollars, time in ms)."""
+    rows = read(answer, list[_FundingLine], "userFunding")
+    flat = [{**row.delta, "time": row.time} for row in rows]
+    return list(_lines(flat, FundingRow, funding, markets, "userFunding", on_bad))
+
+
+def strays(answer: Any, markets: Markets) -> list[tuple[str, str]]:
+    """(coin, cloid) of open orders of this program in markets that are not quoted now."""
+    rows = read(answer, list[_Stray], "openOrders")
+    return [(row.coin, row.cloid) for row in rows if row.coin not in markets.row_of and is_ours(row.cloid)]
+
+
+def own_cloids(answer: Any) -> set[str]:
+    """Cloids of open orders of this program, in any market."""
+    return {row.cloid for row in read(answer, list[_Stray], "openOrders") if is_ours(row.cloid)}
+
+
+def newest_ms(answer: Any, since_ms: int) -> int:
+    """Latest time of any fill of an answer, of quoted markets or not; `since_ms` if there is none."""
+    return max((row.time for row in read(answer, list[_Timed], "userFills")), default=since_ms)
+
+
+def asset_ids(answer: Any) -> dict[str, int]:
+    """`meta` as coin to asset."""
+    meta = read(answer, _Meta, "meta")
+    return {listed.name: asset for asset, listed in enumerate(meta.universe)}
+
+
+def _lines(
+    answer: Any, shape: Any, read_line: Callable, markets: Markets, what: str, on_bad: OnBad
+) -> Iterator[Any]:
+    """Every line about a quoted market; a bad one costs only itself if it still names its market."""
+    for line in read(answer, list[dict[str, Any]], what):
+        coin = line.get("coin")
+        if not isinstance(coin, str):
+            raise Unknown(f"answer to {what}: a line without coin: {str(line)[:80]}")
+        row = markets.row_of.get(coin)
+        if row is None:
+            continue
+        try:
+            yield read_line(msgspec.convert(line, shape), markets)
+        except (msgspec.ValidationError, DecimalError) as failure:
+            on_bad(row, f"answer to {what}: {failure}")
 
 
 def order_status(answer: Any, markets: Markets) -> Report | None:
@@ -271,22 +372,37 @@ def order_status(answer: Any, markets: Markets) -> Report | None:
     if status.status == "unknownOid":
         return None
     found = status.order
-    told = None if found is None else _report(found.order, found.status, found.statusTimestamp, markets)
+    try:
+        told = None if found is None else _report(found.order, found.status, found.statusTimestamp, markets)
+    except DecimalError as failure:
+        raise Unknown(f"answer to orderStatus: {failure}") from failure
     if told is None:
         raise Unknown(f"answer to orderStatus: {str(answer)[:120]!r}")
     return told
 
 
-def account_state(answer: Any, markets: Markets) -> AccountState:
-    """`clearinghouseState`; rows not listed are flat."""
+def account_state(answer: Any, markets: Markets, on_bad: OnBad = refuse_line) -> AccountState:
+    """`clearinghouseState`; rows not listed are flat, rows that cannot be read are left out."""
     state = read(answer, _State, "clearinghouseState")
     lots = dict.fromkeys(range(len(markets)), 0)
+    unmanaged = []
     for held in state.assetPositions:
         row = markets.row_of.get(held.position.coin)
-        if row is not None:
-            lots[row] = parse_lots(held.position.szi, markets.sz_decimals[row])
-    value_uusd, used_uusd = usd_uusd(state.marginSummary.accountValue), usd_uusd(state.marginSummary.totalMarginUsed)
-    return AccountState(lots, value_uusd, value_uusd - used_uusd, state.time)
+        if row is None:
+            unmanaged.append(held.position.coin)
+            continue
+        try:
+            szi = held.position.szi
+            lots[row] = _bounded(szi, parse_lots(szi, markets.sz_decimals[row]), -MAX_LOTS, MAX_LOTS)
+        except DecimalError as failure:
+            del lots[row]
+            on_bad(row, f"answer to clearinghouseState: szi: {failure}")
+    try:
+        value_uusd = usd_uusd(state.marginSummary.accountValue)
+        used_uusd = usd_uusd(state.marginSummary.totalMarginUsed)
+    except DecimalError as failure:
+        raise Unknown(f"answer to clearinghouseState: marginSummary: {failure}") from failure
+    return AccountState(lots, value_uusd, value_uusd - used_uusd, state.time, tuple(unmanaged))
 
 
 def marks(answer: Any, markets: Markets) -> dict[int, int]:

@@ -7,9 +7,13 @@ venue's unix milliseconds.  Fields added by the venue later are ignored; absent 
 The last group is said by our own session about the feed, not by the venue.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+
+Number = Annotated[str, msgspec.Meta(max_length=40)]  # a decimal; the longest seen has 25 characters
+
+Time = Annotated[int, msgspec.Meta(ge=0, le=2**53)]  # unix ms
 
 
 class _Payload(msgspec.Struct, frozen=True, gc=False):
@@ -26,8 +30,8 @@ class _Frame(msgspec.Struct, frozen=True, tag_field="channel"):
 class Level(_Payload):
     """Price, size, number of orders."""
 
-    px: str
-    sz: str
+    px: Number
+    sz: Number
     n: int
 
 
@@ -35,7 +39,7 @@ class BboData(_Payload):
     """Best bid and best ask, either may be absent."""
 
     coin: str
-    time: int
+    time: Time
     bbo: tuple[Level | None, Level | None]
 
 
@@ -43,7 +47,7 @@ class L2BookData(_Payload):
     """Bids best first, asks best first."""
 
     coin: str
-    time: int
+    time: Time
     levels: tuple[list[Level], list[Level]]
 
 
@@ -52,9 +56,9 @@ class TradeData(_Payload):
 
     coin: str
     side: Literal["A", "B"]
-    px: str
-    sz: str
-    time: int
+    px: Number
+    sz: Number
+    time: Time
     tid: int
     hash: str = ""
     users: tuple[str, str] | None = None
@@ -63,15 +67,15 @@ class TradeData(_Payload):
 class AssetCtx(_Payload):
     """A market's state; `funding` is per hour; the optional ones are null where the book is empty."""
 
-    funding: str
-    openInterest: str
-    oraclePx: str
-    markPx: str
-    dayNtlVlm: str = "0"
-    midPx: str | None = None
-    premium: str | None = None
-    impactPxs: tuple[str, str] | None = None
-    prevDayPx: str | None = None
+    funding: Number
+    openInterest: Number
+    oraclePx: Number
+    markPx: Number
+    dayNtlVlm: Number = "0"
+    midPx: Number | None = None
+    premium: Number | None = None
+    impactPxs: tuple[Number, Number] | None = None
+    prevDayPx: Number | None = None
 
 
 class ActiveAssetCtxData(_Payload):
@@ -126,11 +130,11 @@ class OrderRow(_Payload):
 
     coin: str
     side: Literal["A", "B"]
-    limitPx: str
-    sz: str
+    limitPx: Number
+    sz: Number
     oid: int
-    timestamp: int
-    origSz: str
+    timestamp: Time
+    origSz: Number
     cloid: str | None = None
     reduceOnly: bool = False
 
@@ -140,14 +144,14 @@ class OrderUpdate(_Payload):
 
     order: OrderRow
     status: str
-    statusTimestamp: int
+    statusTimestamp: Time
 
 
 class Liquidation(_Payload):
     """What a fill says when it came of a liquidation."""
 
     liquidatedUser: str | None = None
-    markPx: str | None = None
+    markPx: Number | None = None
     method: str | None = None
 
 
@@ -155,32 +159,32 @@ class FillRow(_Payload):
     """One fill; `closedPnl` is gross of `fee`; `crossed` means that the account was the taker."""
 
     coin: str
-    px: str
-    sz: str
+    px: Number
+    sz: Number
     side: Literal["A", "B"]
-    time: int
-    startPosition: str
+    time: Time
+    startPosition: Number
     dir: str
-    closedPnl: str
+    closedPnl: Number
     hash: str
     oid: int
     crossed: bool
-    fee: str
+    fee: Number
     tid: int
     cloid: str | None = None
     feeToken: str = "USDC"
-    builderFee: str | None = None
+    builderFee: Number | None = None
     liquidation: Liquidation | None = None
 
 
 class FundingRow(_Payload):
     """One payment; negative `usdc` was paid."""
 
-    time: int
+    time: Time
     coin: str
-    usdc: str
-    szi: str
-    fundingRate: str
+    usdc: Number
+    szi: Number
+    fundingRate: Number
     nSamples: int | None = None
 
 
@@ -231,7 +235,7 @@ class Leverage(_Payload):
 
     type: str
     value: int
-    rawUsd: str | None = None
+    rawUsd: Number | None = None
 
 
 class ActiveAssetDataData(_Payload):
@@ -240,9 +244,9 @@ class ActiveAssetDataData(_Payload):
     user: str
     coin: str
     leverage: Leverage
-    maxTradeSzs: tuple[str, str]
-    availableToTrade: tuple[str, str]
-    markPx: str | None = None
+    maxTradeSzs: tuple[Number, Number]
+    availableToTrade: tuple[Number, Number]
+    markPx: Number | None = None
 
 
 class OrderUpdates(_Frame, tag="orderUpdates"):

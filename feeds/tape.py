@@ -55,6 +55,7 @@ BACKLOG_MS = 5_000  # prints older than this on arrival are history sent at subs
 CONTRADICTION_BPS = 50.0
 ABSURD_FRAC = 0.2  # of the oracle price; the earlier system's limit
 MAX_PX = 2**30 - 1  # twice the mid must fit int32
+MAX_LOTS = 2**53  # a notional still fits a float's exponent, and nobody shows as much
 MAX_AGE_S = 3600.0  # ages saturate here; also stands for never
 
 _FLOW = ("trade_count", "traded_usd", "fill_count", "fill_usd", "fill_depth_bps", "fill_mid2_px", "rest_time_s")
@@ -81,6 +82,7 @@ class _Row:
         "faults",
         "funding_per_hour",
         "gap_s",
+        "holds",
         "last_trade",
         "lost",
         "mark_px",
@@ -113,6 +115,7 @@ class _Row:
         self.trade_ms = 0
         self.trade_tids: set[int] = set()
         self.faults: dict[str, str] = {}  # "book" or "ctx" to what was wrong with the newest frame of that kind
+        self.holds: dict[str, str] = {}  # subject to why our own side does not want this market quoted
         self.fault_ms = 0  # newest venue time of a bad book frame; older good ones do not clear it
         self.lost = False
         self.reason = "no book yet"
@@ -181,11 +184,18 @@ class Tape:
         arrivals: dict[tuple, int] = {}  # (row, side, venue time, taker) to its deepest bin so far
         for trade in trades:
             row = self.row_of.get(trade.coin)
-            if row is None or not self._is_new(self._rows[row], trade):
+            if row is None:
+                continue
+            if trade.time > recv_ns // NS_PER_MS + FUTURE_MS:  # taken at its word it would make all others old
+                self.counts["future_trades"] += 1
+                continue
+            if not self._is_new(self._rows[row], trade):
                 continue
             market = self._rows[row]
             try:
                 px, lots = parse_px(trade.px, market.sz_decimals), parse_lots(trade.sz, market.sz_decimals)
+                if not (0 < px <= MAX_PX and 0 < lots <= MAX_LOTS):
+                    raise DecimalError(f"trade of {trade.sz} at {trade.px}: out of range")
             except DecimalError:
                 self.counts["malformed_trades"] += 1
                 continue
@@ -214,6 +224,8 @@ class Tape:
             mark_px, oracle_px = parse_px(ctx.markPx, decimals), parse_px(ctx.oraclePx, decimals)
             funding_per_hour = parse_fine(ctx.funding)
             mid20_px = 0 if ctx.midPx is None else 2 * parse_decimal(ctx.midPx, PRICE_DECIMALS - decimals + 1)
+            if not (0 < mark_px <= MAX_PX and 0 < oracle_px <= MAX_PX and 0 <= mid20_px <= 20 * MAX_PX):
+                raise DecimalError(f"mark {ctx.markPx}, oracle {ctx.oraclePx} or mid {ctx.midPx} out of range")
         except DecimalError as failure:
             market.faults["ctx"] = f"malformed activeAssetCtx frame: {failure}"
             return
@@ -266,6 +278,18 @@ class Tape:
         """What the venue still lets us trade on a side; 0 when unknown."""
         self._written[1].exchange_room_usd[row, side] = usd
 
+    def hold(self, row: int, subject: str, reason: str) -> None:
+        """Our own side has a reason not to quote a market, until `release` of the same subject."""
+        self._rows[row].holds[subject] = reason
+
+    def release(self, row: int, subject: str) -> None:
+        """That reason is gone."""
+        self._rows[row].holds.pop(subject, None)
+
+    def held(self, row: int) -> bool:
+        """Whether our own side has a reason not to quote a market."""
+        return bool(self._rows[row].holds)
+
     def own(self) -> Obs:
         """The arrays of the next snapshot, to write what our own side knows of all markets at once."""
         return self._written[1]
@@ -286,7 +310,7 @@ class Tape:
         return self._rows[row].mid2_px
 
     def mid2_met(self, row: int, time_ms: int) -> int:
-        """Twice the mid that a trade of venue time `time_ms` met: the one before its own block moved it; 0 = unknown."""
+        """Twice the mid that a trade of venue time `time_ms` met, before its own block moved it; 0 = unknown."""
         market = self._rows[row]
         return market.mid2_px if time_ms > market.book_ms else market.prior_mid2_px or market.mid2_px
 
@@ -374,6 +398,8 @@ class Tape:
 
     def _why_not(self, market: _Row, now_ns: int) -> str:
         """The first reason not to trust a market's prices, empty if there is none."""
+        if market.holds:
+            return next(iter(market.holds.values()))
         if not self._connected:
             return "disconnected"
         if market.faults:
@@ -431,9 +457,9 @@ class Tape:
                 ask_px, ask_lots = parse_px(ask.px, decimals), parse_lots(ask.sz, decimals)
         except DecimalError as failure:
             return self._reject(market, time_ms, f"malformed {channel} frame: {failure}")
-        if bid is not None and (not 0 < bid_px <= MAX_PX or bid_lots <= 0):
+        if bid is not None and not (0 < bid_px <= MAX_PX and 0 < bid_lots <= MAX_LOTS):
             fault = f"bid of {bid.sz} at {bid.px} out of range"
-        elif ask is not None and (not 0 < ask_px <= MAX_PX or ask_lots <= 0):
+        elif ask is not None and not (0 < ask_px <= MAX_PX and 0 < ask_lots <= MAX_LOTS):
             fault = f"ask of {ask.sz} at {ask.px} out of range"
         elif bid_px and ask_px and bid_px >= ask_px:
             fault = f"{'locked' if bid_px == ask_px else 'crossed'} book {bid.px}@{ask.px}"

@@ -66,6 +66,7 @@ def depth_bps(px: jax.Array, mid2_px: jax.Array) -> jax.Array:
 
 def merge(px: jax.Array, amount: jax.Array) -> jax.Array:
     """`amount` [S, L], weights or lots, with levels of equal price summed into the first of them; the others get 0."""
+    px, amount = jax.lax.optimization_barrier((px, amount))  # computed once, not for every pair of levels
     levels = px.shape[-1]
     same = px[:, :, None] == px[:, None, :]
     first = ~jnp.any(same & np.tri(levels, k=-1, dtype=bool)[None], axis=-1)

@@ -113,7 +113,8 @@ def depths_bps(decision: Decision, depth_bps: jax.Array, touch_bps: jax.Array) -
     Never moved out, and not at all towards a touch that is not a number.
     """
     touch_bps = touch_bps[:, None]
-    moved_bps = depth_bps + decision.urgency * (touch_bps - depth_bps)
+    # From the touch outwards: at full urgency this is the touch to the last bit, not a rounding error behind it.
+    moved_bps = touch_bps + (1.0 - decision.urgency) * (depth_bps - touch_bps)
     return jnp.where((decision.mode == Mode.REDUCE) & (touch_bps < depth_bps), moved_bps, depth_bps)
 
 

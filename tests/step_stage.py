@@ -88,10 +88,11 @@ def grid_px(px, px_decimals, up=False):
 
 
 class Shows:
-    """What the markets show, step by step: prices that move, trades, own fills, positions that wander.
+    """What the markets show, step by step: prices that move, trades, own fills, positions that wander or stay flat.
 
-    `usage`: standard deviation of |position| over the limit.  `slots`: resting orders are what the last quotes asked
-    for, if they are passed to `next`.
+    In some markets those who trade with us know the next move.
+    `usage`: standard deviation of |position| over the limit.  Pass the last quotes to `next` and what rests is what
+    they asked for, but for a few that were lost or are busy.
     """
 
     def __init__(self, market, seed, usage=0.4):
@@ -104,7 +105,9 @@ class Shows:
         self.spread_px = unit * rng.integers(1, 12, rows)
         self.mid_px, self.sigma = mid_px, 10 ** rng.uniform(-0.5, 1.0, rows)
         self.rate, self.reach = 10 ** rng.uniform(-1.5, 0.7, (rows, 1, 1)), 10 ** rng.uniform(0, 1.3, rows)
-        self.held = rng.normal(0, usage, rows)
+        self.flat = rng.random(rows) < 0.2
+        self.held = np.where(self.flat, 0.0, rng.normal(0, usage, rows))
+        self.informed, self.pull_bps = rng.random(rows) < 0.3, np.zeros(rows)
         self.mid2 = None
 
     def next(self, quotes=None, dt_s=None):
@@ -114,7 +117,8 @@ class Shows:
         obs.dt_s[:] = dt
         before = self.mid2
         jump = np.where(rng.random(rows) < 0.002, rng.normal(0, 40, rows), 0.0)
-        self.mid_px = self.mid_px * np.exp((self.sigma * np.sqrt(dt) * rng.standard_normal(rows) + jump) * 1e-4)
+        moved_bps = self.sigma * np.sqrt(dt) * rng.standard_normal(rows) + jump + self.pull_bps
+        self.mid_px = self.mid_px * np.exp(moved_bps * 1e-4)
         bid = grid_px((self.mid_px - self.spread_px / 2).astype(np.int64), self.market.px_decimals)
         ask = grid_px((self.mid_px + self.spread_px / 2).astype(np.int64) + 1, self.market.px_decimals, up=True)
         obs.best_px[:, 0], obs.best_px[:, 1] = bid, ask
@@ -126,11 +130,16 @@ class Shows:
         obs.traded_usd[:] = obs.trade_count.sum(axis=2) * f32(500)
         obs.book_age_s[:] = rng.uniform(0, 0.5, rows)
         limit = self.market.max_position_usd
-        self.held = np.clip(self.held + rng.normal(0, 0.05 * self.usage, rows), -FULL_ROUND, FULL_ROUND)
+        wander = np.where(self.flat, 0.0, rng.normal(0, 0.05 * self.usage, rows))
+        self.held = np.clip(self.held + wander, -FULL_ROUND, FULL_ROUND)
         obs.position_lots[:] = np.clip(self.held * limit / (self.mid2 * 0.5e-6), -1e9, 1e9).astype(i32)
-        obs.exchange_room_usd[:] = limit[:, None] * rng.choice([0.0, 0.2, 2.0, 20.0], (rows, 2), p=[0.02, 0.08, 0.4, 0.5])
+        obs.exchange_room_usd[:] = limit[:, None] * rng.choice(
+            [0.0, 0.2, 2.0, 20.0], (rows, 2), p=[0.02, 0.08, 0.4, 0.5]
+        )
         filled = rng.random((rows, 2)) < 0.1
         obs.fill_count[:] = np.where(filled, rng.integers(1, 4, (rows, 2)), 0)
+        against = np.where(self.informed, filled[:, 1] * 1.0 - filled[:, 0], 0.0)
+        self.pull_bps = against * (3 * self.sigma + 2)  # the next move goes against what was just filled
         obs.fill_usd[:] = obs.fill_count * f32(100)
         obs.fill_depth_bps[:] = np.where(filled, rng.gamma(2.0, 3.0, (rows, 2)), 0)
         obs.fill_mid2_px[:] = np.where(filled, self.mid2[:, None] * (1 + rng.normal(0, 2e-4, (rows, 2))), 0)

@@ -268,8 +268,7 @@ def test_open_orders_of_quoted_markets():
 
 def test_account_state():
     answer = {
-        "marginSummary": {"accountValue": "38252.7", "totalNtlPos": "1"},
-        "withdrawable": "486.0",
+        "marginSummary": {"accountValue": "38252.7", "totalNtlPos": "1", "totalMarginUsed": "37766.7"},
         "assetPositions": [
             {"type": "oneWay", "position": {"coin": "BTC", "szi": "-4.5"}},
             {"type": "oneWay", "position": {"coin": "DOGE", "szi": "1"}},
@@ -279,6 +278,7 @@ def test_account_state():
     state = wire.account_state(answer, MARKETS)
     assert state.position_lots == {0: -450_000, 1: 0} and state.time_ms == 9
     assert (state.value_uusd, state.free_uusd) == (38_252_700_000, 486_000_000)
+    assert state.unmanaged == ("DOGE",)
 
 
 def test_rate_limit():
