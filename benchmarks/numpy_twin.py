@@ -184,8 +184,8 @@ def _look(m: schema.Market, o: schema.Obs, account: schema.Account) -> dict:
     return {
         "mid2": mid2,
         "lot_usd": lot_usd,
-        "position_usd": o.position_lots * lot_usd,
-        "min_order_usd": _min_lots(mid_px, m.min_notional_usd) * mid_px * 1e-6,
+        "position_usd": o.position_lots * mid2 * 0.5e-6,
+        "min_order_usd": _min_lots(mid_px, m.min_notional_usd) * (2 * mid_px) * 0.5e-6,  # one rounding, as above
         "touch_bps": 1e4 * SIGN * (mid2[:, None] - 2 * o.best_px) / np.maximum(mid2, 1)[:, None],
         "step_bps": 2e4 * _grid_step(mid_px, m.px_decimals) / np.maximum(mid2, 1),
         "healthy": healthy,

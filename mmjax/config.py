@@ -96,7 +96,8 @@ def load(path: Path | None, tunables: Tunables, **overrides: Any) -> Settings:
     """Settings from defaults, the file at `path` and non-None `overrides` of [run]; raises ConfigError."""
     document = _read(path) if path else {}
     _known("", document, {"run", "guard", "params", "market"})
-    run = _section("run", Run, document.get("run", {}) | {k: v for k, v in overrides.items() if v is not None})
+    said = {key: value for key, value in overrides.items() if value is not None}
+    run = _section("run", Run, _table("run", document) | said)
     guard = _section("guard", GuardLimits, document.get("guard", {}))
     params = _tunables("params", document.get("params", {}), tunables)
     markets = {coin: _market(coin, table, tunables) for coin, table in _table("market", document).items()}

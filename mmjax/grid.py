@@ -67,11 +67,13 @@ def depth_bps(px: jax.Array, mid2_px: jax.Array) -> jax.Array:
 def merge(px: jax.Array, amount: jax.Array) -> jax.Array:
     """`amount` [S, L], weights or lots, with levels of equal price summed into the first of them; the others get 0."""
     px, amount = jax.lax.optimization_barrier((px, amount))  # computed once, not for every pair of levels
-    levels = px.shape[-1]
-    same = px[:, :, None] == px[:, None, :]
-    first = ~jnp.any(same & np.tri(levels, k=-1, dtype=bool)[None], axis=-1)
-    total = jnp.sum(jnp.where(same, amount[:, None, :], jnp.zeros_like(amount)[:, None, :]), axis=-1)
-    return jnp.where(first & (px > 0), total, jnp.zeros_like(total))
+    nothing = jnp.zeros_like(amount)
+    total, first = nothing, px > 0
+    for level in range(px.shape[-1]):
+        same = px == px[:, level, None]
+        total += jnp.where(same, amount[:, level, None], nothing)
+        first &= ~same | (np.arange(px.shape[-1]) <= level)[None]
+    return jnp.where(first, total, nothing)
 
 
 def min_lots(px: jax.Array, min_notional_usd: jax.Array) -> jax.Array:

@@ -279,7 +279,8 @@ def play(
             await asyncio.gather(*tasks, return_exceptions=True)
             await venue.close()
         for task in tasks:
-            assert task.cancelled()
+            if not task.cancelled():
+                task.result()
         return stage
 
     folder.mkdir(parents=True, exist_ok=True)

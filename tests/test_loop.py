@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.loop_stage import Kit, play, settled
+from loop_stage import Kit, play, settled
 
 
 @pytest.fixture(scope="module")
