@@ -853,8 +853,8 @@ def _share_margin(wanted: np.ndarray, edge: np.ndarray, quoting: np.ndarray, ava
     wanted = np.where((edge > 0) & (wanted > 0) & np.isfinite(wanted), wanted, 0.0)
     limit = available_usd * FREE_MARGIN_FRAC
     limit = limit if 0 < limit < np.inf else 0.0
-    if wanted.sum() <= limit:
-        return wanted
+    if limit == 0 or wanted.sum() <= limit:
+        return wanted * (limit > 0)
     order = np.argsort(-edge)
     dear, per_price = np.cumsum(wanted[order]), np.cumsum(_ratio(wanted[order], edge[order], 0.0))
     price = (dear - limit) / per_price  # if the first n markets buy

@@ -140,6 +140,8 @@ class Journal:
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Writes what is pending and ends."""
-        self.flush()
-        self._file.close()
+        """Writes what is pending and ends; raises OSError, but ends all the same."""
+        try:
+            self.flush()
+        finally:
+            self._file.close()

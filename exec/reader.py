@@ -24,7 +24,7 @@ import numpy as np
 from exec import wire
 from exec.account import AccountBook
 from exec.errors import ExecError, Unknown
-from exec.orders import NS_PER_S
+from exec.orders import NS_PER_S, Query
 from exec.outbox import Outbox
 from exec.terms import Terms
 from exec.venue import VenueClient
@@ -166,12 +166,13 @@ class Reader:
         await self.catch_up()
         answer = await self._ask({"type": "frontendOpenOrders", "user": self._user}, HEAVY_INFO_WEIGHT)
         listed = wire.open_orders(answer, account.markets, account.unreadable)
-        account.orders.resync(listed, [], self.clock.now_ns())
+        queries = account.orders.resync(listed, [], self.clock.now_ns()).queries
         await self._check_positions()
         strays = wire.strays(answer, account.markets)
         if strays:
             await self._cancel_strays(strays)
         account.end_look(begun)
+        await self._ask_about(queries)  # what is in doubt counts as live: nothing waits for it
         return wire.own_cloids(answer)
 
     async def catch_up(self) -> None:
@@ -200,8 +201,13 @@ class Reader:
 
     async def resolve(self) -> None:
         """Asks about every order whose fate is in doubt, and for fills that are overdue."""
-        orders = self.account.orders
-        for query in orders.unresolved(self.clock.now_ns()):
+        await self._ask_about(self.account.orders.unresolved(self.clock.now_ns()))
+        if self.account.orders.fills_missing(self.clock.now_ns()):
+            await self.catch_up()
+
+    async def _ask_about(self, queries: list[Query]) -> None:
+        """Asks one by one; an answer that cannot be read leaves its order in doubt."""
+        for query in queries:
             answer = await self._ask({"type": "orderStatus", "user": self._user, "oid": query.key}, INFO_WEIGHT)
             try:
                 report = wire.order_status(answer, self.account.markets)
@@ -209,9 +215,7 @@ class Reader:
                 if self.account.faults.note("unreadable orderStatus"):
                     log.warning("%s: %s", query.order, failure)
                 continue
-            orders.on_status(query, report, self.clock.now_ns())
-        if orders.fills_missing(self.clock.now_ns()):
-            await self.catch_up()
+            self.account.orders.on_status(query, report, self.clock.now_ns())
 
     async def compare(self, mark_px: np.ndarray) -> int:
         """Books the last fills and payments; the venue's account value minus ours at its marks, which are stored."""

@@ -167,9 +167,14 @@ def _binding(code: np.integer) -> str:
 def _why(loop: Loop, row: int) -> str:
     """Why a side is not quoted, in words; the feed's own words where it is the feed."""
     words = []
-    for code in loop.info.why[row]:
+    for side, code in enumerate(loop.info.why[row]):
         reason = Reason(int(code))
-        words.append(loop.tape.reason(row) or WORDS[reason] if reason is Reason.NO_FEED else WORDS[reason])
+        if reason is Reason.NO_FEED:
+            words.append(loop.tape.reason(row) or WORDS[reason])
+        elif reason is Reason.QUOTED and not loop.orders.slot_lots[row, side].any():
+            words.append("waiting for requests")
+        else:
+            words.append(WORDS[reason])
     if words[0] == words[1]:
         return words[0]
     return ", ".join(f"{side}: {word}" for side, word in zip(("bid", "ask"), words, strict=True) if word)

@@ -25,6 +25,7 @@ MAX_FRAME_BYTES = 4 << 20  # a 20-level book is 3 kB, a fill snapshot under 1 MB
 MAX_UNREAD_FRAMES = 65_536  # a reader this far behind is dropped, as a venue drops a slow consumer
 DIAL_TIMEOUT_S = 10.0
 TICK_S = 1.0
+RETRY_MOST_S = 12.0  # three sockets that are refused stay under the venue's 30 dials a minute
 SETTLED_S = 30.0  # a connection that lived this long starts the backoff afresh; a shorter one belongs to the same storm
 
 
@@ -187,7 +188,7 @@ async def pump(
     `on_event(event, recv_ns)` gets every decoded event in order of arrival, `on_state(connected)` every opening and
     loss.  What they raise ends the pump: a fault of ours is not a loss of connection.
     """
-    delays_s = backoff_s(rng)
+    delays_s = backoff_s(rng, most_s=RETRY_MOST_S)
     while True:
         opened_ns = clock.now_ns()
         try:
@@ -203,7 +204,7 @@ async def pump(
                 on_state(False)
                 await connection.close()
         if clock.now_ns() - opened_ns >= SETTLED_S * NS_PER_S:
-            delays_s = backoff_s(rng)
+            delays_s = backoff_s(rng, most_s=RETRY_MOST_S)
         delay_s = next(delays_s)
         log.warning("link lost: %s; dialling again in %.1f s", reason, delay_s)
         await asyncio.sleep(delay_s)

@@ -186,7 +186,7 @@ def _paper_fast(settings: Any, tape: Path | None, folder: Path, show: bool) -> d
     from exec.paper.build import build
     from exec.paper.limits import Limits
     from exec.paper.venue import memory_dial, memory_rest
-    from exec.sign import Signer, paper_key
+    from exec.sign import NonceSource, Signer, paper_key
     from feeds.clock import Clock, run_virtual
 
     if not settings.run.seconds and tape is None:
@@ -203,7 +203,7 @@ def _paper_fast(settings: Any, tape: Path | None, folder: Path, show: bool) -> d
         wiring = Wiring(dial, dial, dial, memory_rest(paper_venue, LATENCY_S), signer)
         seconds = _bounded(settings.run.seconds, paper_venue.market, clock)
         try:
-            run = await _trade(settings, wiring, clock, folder, seconds, "paper (virtual clock)", show)
+            run = await _trade(settings, wiring, clock, folder, seconds, "paper (virtual clock)", show, NonceSource())
         finally:
             blocks.cancel()
             await asyncio.gather(blocks, return_exceptions=True)
@@ -217,7 +217,7 @@ def _paper_fast(settings: Any, tape: Path | None, folder: Path, show: bool) -> d
 async def _paper_live(settings: Any, tape: Path | None, folder: Path, show: bool) -> dict[str, Any]:
     """The trader here, the venue in a process of its own that ends with this one."""
     from exec.loop import Wiring
-    from exec.sign import Signer, paper_key
+    from exec.sign import NonceMark, NonceSource, Signer, paper_key
     from exec.venue import HttpRest
     from feeds.clock import SystemClock
     from feeds.link import dial_websocket
@@ -241,7 +241,8 @@ async def _paper_live(settings: Any, tape: Path | None, folder: Path, show: bool
         wiring = Wiring(dial, dial, dial, HttpRest(url), signer)
         remaining_s = venue_facts["remaining_s"]
         seconds = min(settings.run.seconds or remaining_s, remaining_s) if remaining_s else settings.run.seconds
-        return await _trade(settings, wiring, SystemClock(), folder, seconds, f"paper {url}", show)
+        nonces = NonceSource(NonceMark(folder / "nonce"))
+        return await _trade(settings, wiring, SystemClock(), folder, seconds, f"paper {url}", show, nonces)
     finally:
         child.stdin.close()
         with contextlib.suppress(TimeoutError, ProcessLookupError):
@@ -253,7 +254,7 @@ async def _paper_live(settings: Any, tape: Path | None, folder: Path, show: bool
 
 
 async def _trade(
-    settings: Any, wiring: Any, clock: Any, folder: Path, seconds: float, name: str, show: bool
+    settings: Any, wiring: Any, clock: Any, folder: Path, seconds: float, name: str, show: bool, nonces: Any
 ) -> dict[str, Any]:
     """Reads the universe, compiles the step for it, quotes, and sums up."""
     import msgspec
@@ -261,7 +262,6 @@ async def _trade(
     from exec.build import choose, compiled_step, guard_limits
     from exec.journal import Journal
     from exec.loop import Cadence, Loop
-    from exec.sign import NonceMark, NonceSource
     from exec.summary import summary
     from feeds.universe import parse_universe
 
@@ -280,7 +280,7 @@ async def _trade(
         clock,
         settings.run.seed,
         Journal(folder / "journal"),
-        NonceSource(NonceMark(folder / "nonce")),
+        nonces,
         Cadence(settings.run.step_min_s, settings.run.step_max_s, settings.run.cancel_after_s),
     )
     first_quote = _FirstQuote(loop)

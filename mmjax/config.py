@@ -134,7 +134,7 @@ def _market(coin: str, table: Any, tunables: Tunables) -> MarketSettings:
 def _table(name: str, document: dict) -> dict:
     table = document.get(name, {})
     if not isinstance(table, dict):
-        raise ConfigError(f"{name} = {table!r}: expected a table, as in [{name}.BTC]")
+        raise ConfigError(f"{name} = {table!r}: expected a table, [{name}]")
     return table
 
 

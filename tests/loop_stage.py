@@ -22,6 +22,7 @@ from exec.journal import Journal, unframe
 from exec.loop import Cadence, Loop, Wiring
 from exec.orders import is_ours
 from exec.paper.build import build
+from exec.paper.clearing import HOUSE_NOISE
 from exec.paper.venue import PaperVenue, memory_dial, memory_rest
 from exec.sign import NonceMark, NonceSource, Signer, paper_key
 from feeds.clock import NS_PER_S, Clock, run_virtual
@@ -123,7 +124,7 @@ class Stage:
         self.market, self.account, self.posts = (Line(dial, self) for _ in range(3))
         self._rest = memory_rest(venue, LATENCY_S)
         self.rest_is_down = self.rest_is_mute = False
-        self.rest_spoil: Callable[[dict, bytes], bytes] = lambda request, body: body
+        self.rest_spoil: Callable[[dict, int, bytes], tuple[int, bytes]] = lambda request, status, body: (status, body)
         self.posted: dict[int, str] = {}  # nonce to digest of its action, of bytes that reached the venue's door
         self.received = Counter()  # nonces that reached the engine
         self.booked = Counter()
@@ -172,8 +173,7 @@ class Stage:
         request = json.loads(body)
         if path == "/exchange":
             self._note_action(request)
-        status, answer = await self._rest(path, body)
-        return status, self.rest_spoil(request, answer)
+        return self.rest_spoil(request, *await self._rest(path, body))
 
     def posted_frame(self, data: bytes) -> None:
         message = json.loads(data)
@@ -199,6 +199,19 @@ class Stage:
         self.rest_is_down = False
         for line in self.all_lines():
             line.is_down = False
+
+    def hit(self, row: int, side: int) -> int:
+        """A taker sweeps a side until our best order there has traded; lots of ours that were taken."""
+        before = self.position_lots(row)
+        asset = self.loop.specs[row].asset
+        ours = [order for order in self.resting(row) if order.side == side]
+        if not ours:
+            return 0
+        best = (max, min)[side](order.limit_px for order in ours)
+        depth = self.exchange.depth(asset, side, 500)
+        lots = sum(lots for px, lots, _ in depth if (px >= best if side == 0 else px <= best))
+        self.exchange.background_take(asset, 1 - side, lots, best, HOUSE_NOISE)
+        return abs(self.position_lots(row) - before)
 
     # --- truth
 
@@ -226,11 +239,12 @@ class Stage:
         await self.until(lambda: all(self.resting(row) for row in rows), seconds, "every market has an order")
 
     async def watch(self) -> None:
-        """Worst case known to us against what the venue could do to us, and own orders never crossing."""
-        while True:
+        """From the first look on: our worst case covers what the venue could do to us, and own orders never cross."""
+        while self.loop.account.needs_look:
             await asyncio.sleep(WATCH_S)
-            if self.loop.account.is_open:
-                self._compare()
+        while True:
+            self._compare()
+            await asyncio.sleep(WATCH_S)
 
     def _compare(self) -> None:
         orders = self.loop.orders
@@ -239,7 +253,7 @@ class Stage:
             best = [0, 1 << 62]
             for order in self.resting(row):
                 rests[order.side] += order.lots
-                best[order.side] = (max, min)[order.side](best[order.side], order.px)
+                best[order.side] = (max, min)[order.side](best[order.side], order.limit_px)
             buys, sells = orders.exposed_lots[row].tolist()
             known = int(orders.position_lots[row])
             where = f"row {row} at {self.clock.now_ns()}: venue {truth} {rests}, known {known} {buys} {sells}"
@@ -259,7 +273,10 @@ def play(
     cadence: Cadence = Cadence(0.05, 0.5, 60.0),
     capital_usd: float = 10_000.0,
 ) -> Stage:
-    """One run of `seconds`; `prepare(stage)` before it, `scene(stage)` while it runs, failures of either raised."""
+    """One run of at most `seconds` (0: no limit), stopped when `scene(stage)` ends; `prepare(stage)` comes before it.
+
+    Failures of the run and of the scene are raised.
+    """
 
     async def main(clock: Clock) -> Stage:
         venue = build(clock, seed, {SIGNER.address: round(capital_usd * 1e6)}, perps=PERPS)
@@ -268,6 +285,8 @@ def play(
             prepare(stage)
         tasks = [asyncio.create_task(work) for work in (venue.run(), stage.watch())]
         acting = asyncio.create_task(scene(stage)) if scene is not None else None
+        if acting is not None:
+            acting.add_done_callback(lambda _: stage.stop.set())
         try:
             await stage.loop.run(stage.stop, seconds)
             if acting is not None:

@@ -9,7 +9,7 @@ import numpy as np
 from mmjax import model, schema
 from mmjax.record import broadcast
 from mmjax.schema import Dims
-from mmjax.step import CompiledStep, step
+from mmjax.step import step
 from mmjax.units import tick_px
 
 ROWS = 64
@@ -18,21 +18,23 @@ DIMS = Dims(ROWS, levels=LEVELS)
 FULL_ROUND = 1.5  # a position this many times the limit is beyond every zone
 
 
+TRACES = []  # one entry each time `step.step` is traced by `compiled`
+
+
 @functools.cache
 def compiled():
     """`step.step` compiled for `ROWS` markets: records in, numpy records out."""
-    run = jax.jit(step)
+
+    def counted(*records):
+        TRACES.append("trace")
+        return step(*records)
+
+    run = jax.jit(counted)
 
     def call(params, market, state, obs, account):
         return jax.device_get(run(params, market, state, obs, account))
 
     return call
-
-
-@functools.cache
-def packed(rows):
-    """One `CompiledStep` per capacity, of a universe seeded with 1; it keeps its memory, so give each its own use."""
-    return CompiledStep(Dims(rows, levels=LEVELS), params(rows), universe(rows, seed=1))
 
 
 def params(rows=ROWS):

@@ -48,59 +48,79 @@ class Action(msgspec.Struct, tag_field="type", forbid_unknown_fields=True, omit_
 
 
 class PlaceOrders(Action, tag="order"):
+    """New orders; one static fault in any refuses all."""
+
     orders: list[OrderWire]
     grouping: Literal["na"]
     builder: Builder | None = None
 
 
 class CancelWire(msgspec.Struct):
+    """One cancel: asset id, order id."""
+
     a: Uint
     o: Uint
 
 
 class Cancel(Action, tag="cancel"):
+    """Cancels by order id."""
+
     cancels: list[CancelWire]
     f: bool | None = None
 
 
 class CancelByCloidWire(msgspec.Struct):
+    """One cancel: asset id, client id."""
+
     asset: Uint
     cloid: str
 
 
 class CancelByCloid(Action, tag="cancelByCloid"):
+    """Cancels by client id."""
+
     cancels: list[CancelByCloidWire]
     f: bool | None = None
 
 
 class Modify(Action, tag="modify"):
+    """Replaces one order; the new one has a new order id."""
+
     oid: Uint | str
     order: OrderWire
     a: bool | None = None
 
 
 class ModifyWire(msgspec.Struct):
+    """One replacement: which order, by what."""
+
     oid: Uint | str
     order: OrderWire
 
 
 class BatchModify(Action, tag="batchModify"):
+    """Replaces several orders."""
+
     modifies: list[ModifyWire]
     a: bool | None = None
 
 
 class ScheduleCancel(Action, tag="scheduleCancel"):
+    """Cancels everything at `time` in ms; without one, takes that back."""
+
     time: Uint | None = None
 
 
 class UpdateLeverage(Action, tag="updateLeverage"):
+    """Leverage and margin mode of one market."""
+
     asset: Uint
     isCross: bool
     leverage: Uint
 
 
 class Noop(Action, tag="noop"):
-    pass
+    """Uses up its nonce."""
 
 
 AnyAction = PlaceOrders | Cancel | CancelByCloid | Modify | BatchModify | ScheduleCancel | UpdateLeverage | Noop
