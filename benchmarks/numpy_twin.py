@@ -1093,8 +1093,12 @@ def _compare(
     blocks = np.stack(
         [o.slot_px[:, BID] >= best_target[:, ASK, None], o.slot_px[:, ASK] <= best_target[:, BID, None]], axis=1
     )
+    left_alone = has & resting & near & ~blocks
+    held = np.where(busy | left_alone, o.slot_px * o.slot_lots, to_px * to_lots).sum(axis=2) * 1e-6
+    within = held <= plan["limits"][1]
+    left_alone &= within[:, :, None] | (o.slot_lots <= to_lots)
     action = np.select(
-        [busy | (has & resting & near & ~blocks) | ~(has | resting), has & resting, has],
+        [busy | left_alone | ~(has | resting), has & resting, has],
         [Action.KEEP, Action.MODIFY, Action.PLACE],
         Action.CANCEL,
     )

@@ -11,6 +11,7 @@ the account.  Whatever ends one of them ends the run, by name, and `finish` runs
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,7 @@ from exec.errors import ExecError, NotSent, Unknown
 from exec.guard import HALT, QUOTE, Guard, Limits, Truth
 from exec.journal import Journal
 from exec.ledger import Ledger
-from exec.orders import NS_PER_S, OPEN, Order, OrderTable, run_prefix
+from exec.orders import DEATH_READS, EXPIRY_MARGIN_NS, NS_PER_S, OPEN, Order, OrderTable, run_prefix
 from exec.outbox import Outbox
 from exec.reader import Reader, Sight
 from exec.reconcile import Plan, plan, register
@@ -340,7 +341,8 @@ class Loop:
 
     async def _leave(self) -> None:
         tried: set[str] = set()
-        await self._until_done(lambda: self._cancel_round(tried))
+        absent: Counter[str] = Counter()
+        await self._until_done(lambda: self._cancel_round(tried, absent))
         self.open_orders_at_exit = 0
         if self.account.is_open:
             await self._until_done(self._settle)
@@ -356,21 +358,25 @@ class Loop:
                 return
             await asyncio.sleep(ROUND_S)
 
-    async def _cancel_round(self, tried: set[str]) -> str:
-        """Cancels what rests and what was not tried yet, then reads back; which orders may still live.
+    async def _cancel_round(self, tried: set[str], absent: Counter[str]) -> str:
+        """Cancels what rests and what was not tried yet, then reads back; how many orders may still live, in words.
 
-        Orders in doubt are cancelled once and then asked about: a cancel that finds nothing proves nothing.
+        A cancel that finds nothing proves nothing: an order in doubt is gone once nothing sent for it can arrive any
+        more and `DEATH_READS` lists of open orders in a row are without it.
         """
         now_ns = self.clock.now_ns()
         due = [order for order in self.orders.all_live() if order.state is OPEN or order.cloid not in tried]
         tried.update(order.cloid for order in due)
         self._cancel(due, now_ns)
         await self.outbox.drain()
+        now_ns = self.clock.now_ns()
         listed = await self.reader.look()
-        await self.reader.resolve()
+        for order in self.orders.all_live():
+            is_gone = order.cloid not in listed and now_ns >= order.expires_ns + EXPIRY_MARGIN_NS
+            absent[order.cloid] = absent[order.cloid] + 1 if is_gone else 0
         self._cancel([order for order in self.orders.all_live() if order.cloid in listed], now_ns)
         await self.outbox.drain()
-        left = listed | {order.cloid for order in self.orders.all_live()}
+        left = listed | {order.cloid for order in self.orders.all_live() if absent[order.cloid] < DEATH_READS}
         self.open_orders_at_exit = len(left)
         return f"{len(left)} orders may still be open" if left else ""
 

@@ -59,6 +59,7 @@ ASK_FIRST_NS, ASK_MOST_NS = NS_PER_S, 16 * NS_PER_S
 DEATH_READS = 2  # agreeing reads, after expiry, before "not found" is taken for "never will be"
 OIDS_KEPT = 8  # former oids of one order by which late news still finds it
 LOOSE_FILLS = 1024
+ALL_QUERIES = 1 << 30
 
 CANCEL_WORDS = frozenset({"scheduledCancel", "internalCancel"})
 GONE = "never placed, already canceled, or filled"  # cancel error, may carry a suffix " asset=N"
@@ -453,7 +454,9 @@ class OrderTable:
             self.position_lots[row] = lots
         return error_lots
 
-    def resync(self, open_orders: Iterable[Report], fills: Iterable[OwnFill], now_ns: int) -> Resync:
+    def resync(
+        self, open_orders: Iterable[Report], fills: Iterable[OwnFill], now_ns: int, most: int = ALL_QUERIES
+    ) -> Resync:
         """After a reconnect: all open orders and the fills since `fill_cursor_ms`, read after the connection was back.
 
         An order that is not listed is asked about, never assumed dead: lists can lag or be empty by mistake.
@@ -471,7 +474,7 @@ class OrderTable:
                 if order.state in (OPEN, UNKNOWN) and order.leg.oid not in listed:
                     self._doubt(order, "not among the open orders", now_ns)
                     self._touch(order, now_ns)
-        return Resync(self.unresolved(now_ns), self.orphans())
+        return Resync(self.unresolved(now_ns, most), self.orphans())
 
     def catch_up(self, fills: Iterable[OwnFill], now_ns: int) -> None:
         """All fills since `fill_cursor_ms`, read just now: fills long overdue that are not among them do not exist."""
@@ -523,12 +526,13 @@ class OrderTable:
                 ask = min(ask, px if other is None else min(px, other.px))
         return bid, ask
 
-    def unresolved(self, now_ns: int) -> list[Query]:
-        """What to ask now, each with growing pauses until it is settled."""
-        queries = []
-        for order in self._doubtful.values():
-            if now_ns < order.ask_ns:
-                continue
+    def unresolved(self, now_ns: int, most: int = ALL_QUERIES) -> list[Query]:
+        """At most so many questions to ask now, orders that may live first, each with growing pauses until settled."""
+        queries: list[Query] = []
+        due = [order for order in self._doubtful.values() if now_ns >= order.ask_ns]
+        for order in sorted(due, key=lambda order: not order.live):
+            if len(queries) >= most:
+                break
             key = _question(order)
             if key is not None:
                 queries.append(Query(order, key))

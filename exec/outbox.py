@@ -1,13 +1,13 @@
 """Signed actions on their way: written down, sent once, and every answer settled.
 
-    plan -> batch -> journal -> signature -> venue
-                                               |-- answer               each item's outcome into the order table
-                                               |-- Refused              nothing happened; a refusal like any other
-                                               |-- NotSent              nothing happened; a short rest, then on
-                                               |-- Unknown              every item may have happened; an answer that
-                                               |                        still comes is settled when it comes
-    what cannot be written down does not leave; then, as after any fault of this file, the run ends (`failed`), and
-    only cancels leave from then on, written down or not: a cancel cannot make anything worse.
+plan -> batch -> journal -> signature -> venue
+                                           |-- answer               each item's outcome into the order table
+                                           |-- Refused              nothing happened; a refusal like any other
+                                           |-- NotSent              nothing happened; a short rest, then on
+                                           |-- Unknown              every item may have happened; an answer that
+                                           |                        still comes is settled when it comes
+what cannot be written down does not leave; then, as after any fault of this file, the run ends (`failed`), and
+only cancels leave from then on, written down or not: a cancel cannot make anything worse.
 """
 
 import asyncio

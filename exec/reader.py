@@ -24,7 +24,7 @@ import numpy as np
 from exec import wire
 from exec.account import AccountBook
 from exec.errors import ExecError, Unknown
-from exec.orders import NS_PER_S, Query
+from exec.orders import NS_PER_S
 from exec.outbox import Outbox
 from exec.terms import Terms
 from exec.venue import VenueClient
@@ -41,6 +41,7 @@ INFO_WEIGHT, HEAVY_INFO_WEIGHT = 2, 20  # venue rule
 PAGE_FILLS = 2000  # venue rule: most fills in one answer
 HISTORY_MS = 60_000  # fills older than this before the start are known to be in the position read then
 OPEN_TRIES = 10
+MOST_QUERIES = 16  # per turn
 
 
 class Sight(enum.IntEnum):
@@ -122,7 +123,7 @@ class Reader:
         """Reads what is due until cancelled; failures are kept in `trouble` and read again."""
         while True:
             try:
-                await self._turn(self.clock.now_ns())
+                is_behind = await self._turn(self.clock.now_ns())
             except ExecError as failure:
                 if not self.trouble:
                     log.warning("reading the account: %s", failure)
@@ -132,7 +133,8 @@ class Reader:
                 if self.trouble:
                     log.warning("reading the account works again")
                 self.trouble = ""
-                await self._rest(STATE_EVERY_S if self._channels_live() else CONFIRM_S)
+                is_calm = self._channels_live() and not is_behind
+                await self._rest(STATE_EVERY_S if is_calm else CONFIRM_S)
 
     async def _rest(self, seconds: float) -> None:
         self._wake.clear()
@@ -140,7 +142,8 @@ class Reader:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
 
-    async def _turn(self, now_ns: int) -> None:
+    async def _turn(self, now_ns: int) -> bool:
+        """Reads what is due; whether the next turn should follow at once."""
         look_due = self.account.needs_look or now_ns >= self._orders_due_ns
         if look_due and self._channels_live():
             await self.look()
@@ -152,7 +155,7 @@ class Reader:
             self.account.budget.observe(*wire.rate_limit(answer))
             self._limit_due_ns = now_ns + int(LIMIT_EVERY_S * NS_PER_S)
         await self._terms.keep()
-        await self.resolve()
+        return await self.resolve()
 
     # --- reads
 
@@ -166,13 +169,12 @@ class Reader:
         await self.catch_up()
         answer = await self._ask({"type": "frontendOpenOrders", "user": self._user}, HEAVY_INFO_WEIGHT)
         listed = wire.open_orders(answer, account.markets, account.unreadable)
-        queries = account.orders.resync(listed, [], self.clock.now_ns()).queries
+        account.orders.resync(listed, [], self.clock.now_ns(), most=0)
         await self._check_positions()
         strays = wire.strays(answer, account.markets)
         if strays:
             await self._cancel_strays(strays)
         account.end_look(begun)
-        await self._ask_about(queries)  # what is in doubt counts as live: nothing waits for it
         return wire.own_cloids(answer)
 
     async def catch_up(self) -> None:
@@ -199,14 +201,13 @@ class Reader:
             self._fills_ms = last_ms
             account.orders.catch_up([], now_ns)
 
-    async def resolve(self) -> None:
-        """Asks about every order whose fate is in doubt, and for fills that are overdue."""
-        await self._ask_about(self.account.orders.unresolved(self.clock.now_ns()))
-        if self.account.orders.fills_missing(self.clock.now_ns()):
-            await self.catch_up()
+    async def resolve(self) -> bool:
+        """Asks about some orders whose fate is in doubt, and for overdue fills; whether more should be asked at once.
 
-    async def _ask_about(self, queries: list[Query]) -> None:
-        """Asks one by one; an answer that cannot be read leaves its order in doubt."""
+        Not about all: the account is not to be lost from sight over old orders.  What is in doubt counts as live.
+        """
+        orders = self.account.orders
+        queries = orders.unresolved(self.clock.now_ns(), MOST_QUERIES)
         for query in queries:
             answer = await self._ask({"type": "orderStatus", "user": self._user, "oid": query.key}, INFO_WEIGHT)
             try:
@@ -215,7 +216,10 @@ class Reader:
                 if self.account.faults.note("unreadable orderStatus"):
                     log.warning("%s: %s", query.order, failure)
                 continue
-            self.account.orders.on_status(query, report, self.clock.now_ns())
+            orders.on_status(query, report, self.clock.now_ns())
+        if orders.fills_missing(self.clock.now_ns()):
+            await self.catch_up()
+        return len(queries) == MOST_QUERIES
 
     async def compare(self, mark_px: np.ndarray) -> int:
         """Books the last fills and payments; the venue's account value minus ours at its marks, which are stored."""

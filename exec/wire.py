@@ -349,9 +349,7 @@ def asset_ids(answer: Any) -> dict[str, int]:
     return {listed.name: asset for asset, listed in enumerate(meta.universe)}
 
 
-def _lines(
-    answer: Any, shape: Any, read_line: Callable, markets: Markets, what: str, on_bad: OnBad
-) -> Iterator[Any]:
+def _lines(answer: Any, shape: Any, read_line: Callable, markets: Markets, what: str, on_bad: OnBad) -> Iterator[Any]:
     """Every line about a quoted market; a bad one costs only itself if it still names its market."""
     for line in read(answer, list[dict[str, Any]], what):
         coin = line.get("coin")

@@ -102,8 +102,8 @@ def main() -> None:
         _fail("; ".join(str(error) for error in group.exceptions), RUN_ERROR)
     except typer.Exit as leave:
         sys.exit(leave.exit_code)
-    except typer.Abort:
-        _fail("interrupted", RUN_ERROR)
+    except (typer.Abort, KeyboardInterrupt):
+        _fail("interrupted before anything was sent, or for the second time", RUN_ERROR)
     except Exception as error:
         if hasattr(error, "format_message"):  # click's usage errors
             _fail(error.format_message(), USAGE_ERROR)
@@ -139,8 +139,10 @@ def _prepare_jax() -> None:
     """One device, synchronous dispatch, and a cache of compiled programs between runs."""
     import jax
 
+    from mmjax.step import prepare
+
+    prepare()
     jax.config.update("jax_platforms", "cpu")  # a step is too small for a GPU to pay
-    jax.config.update("jax_cpu_enable_async_dispatch", False)  # the answer is wanted at once, from this thread
     jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 

@@ -230,6 +230,7 @@ def place(
         slots.size_band_frac(p.slots, headroom),
         sight.mid2_px,
         sides.increasing(position_usd),
+        q.limits.position_usd,
     )
     why = reason.why(
         jnp.any(lots > 0, axis=-1),

@@ -8,7 +8,8 @@ Each side has L slots that hold one order each, and L targets.  They are paired,
    touched), then resting ones (one request to modify), then empty ones.
 
 A pair within the band in price and size is kept, else it is modified or placed; a resting order without a target is
-cancelled, so a side that may not be quoted, having no targets, is cancelled whole.
+cancelled, so a side that may not be quoted, having no targets, is cancelled whole.  Where orders that are kept although
+larger than wanted would take a side beyond its room, they are cut to size: a band is a convenience, a limit is not.
 
 The pairing is integer arithmetic on [slot, target] squares, which compiles to vector code; float sums would not.
 """
@@ -84,11 +85,12 @@ def compare(
     size_band_frac: jax.Array,
     mid2_px: jax.Array,
     increasing: jax.Array,
+    room_usd: jax.Array | float = jnp.inf,
 ) -> Quotes:
     """Action and worth of every slot, and what it then holds: target_px, target_lots, 0 = nothing.
 
-    All [S, L] but the bands and `mid2_px`, twice the mid, (), and `increasing` [S] bool.  `target_value_bps`: expected
-    edge times the chance of a fill.  Worth, in bps x usd: of a place, what it expects to earn; of a modify, the price
+    All [S, L] but the bands and `mid2_px`, twice the mid, (), `increasing` [S] bool, and `room_usd` [S], the most that
+    may rest on a side.  `target_value_bps`: expected edge times the chance of a fill.  Worth, in bps x usd: of a place, what it expects to earn; of a modify, the price
     error repaired and what the change of size expects to earn; of a cancel, `cancel_bps`.
     """
     # Computed once: a square would otherwise compute all that led to its sides again for every pair.
@@ -103,7 +105,11 @@ def compare(
     change_lots = jnp.abs(lots - slot_lots).astype(jnp.float32)
     same = (gap_px <= band_px) & (change_lots <= size_band_frac * lots.astype(jnp.float32))
     has_target = lots > 0
-    keep = busy | (has_target & resting & same & ~_crosses(slot_px, target_px, target_lots)) | ~(has_target | resting)
+    unmoved = has_target & resting & same & ~_crosses(slot_px, target_px, target_lots)
+    held_lots = jnp.where(busy | unmoved, slot_lots, lots).astype(jnp.float32)
+    held_usd = jnp.sum(jnp.where(busy | unmoved, slot_px, px).astype(jnp.float32) * 1e-6 * held_lots, axis=-1)
+    unmoved &= (held_usd <= room_usd)[:, None] | (slot_lots <= lots)
+    keep = busy | unmoved | ~(has_target | resting)
     change = jnp.where(has_target, jnp.where(resting, Action.MODIFY.value, Action.PLACE.value), Action.CANCEL.value)
 
     usd_per_lot = 0.5e-6 * mid2_px.astype(jnp.float32)

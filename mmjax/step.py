@@ -4,8 +4,13 @@
     CompiledStep   the same, compiled ahead of time, with packed arrays at its boundary; what runs live
 
 A compiled step refuses other shapes instead of compiling again, so nothing slow can happen once it quotes.
+
+Between stages stand optimisation barriers.  Without them XLA on CPU fuses a stage's arithmetic into each of its many
+users, and again into every column of the packed output: the same numbers at 15 times the cost.  A late pass of XLA
+removes the barriers before fusion, so `prepare` must switch that pass off before the first use of jax.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -20,24 +25,33 @@ from mmjax.schema import Account, Dims, Market, Obs, Quotes
 
 Seen = tuple[State, Quotes, Info]
 ROWS_COUNT_ONCE = 0  # account-wide tunables are read from the first row
+KEEP_BARRIERS = "--xla_disable_hlo_passes=cse_barrier_expander"
+
+_stored = jax.lax.optimization_barrier
 
 
 def step(params: Params, market: Market, state: State, obs: Obs, account: Account) -> Seen:
     """One step of all markets: records with leaves [A, ...], but `account`, whose leaves are scalars."""
     over_markets = jax.vmap
     shared = None
-    view = over_markets(sight.look, in_axes=(0, 0, shared))(market, obs, account)
-    state = over_markets(quote.see)(params, state, obs, view)
-    proposal = over_markets(quote.propose, in_axes=(0, 0, 0, 0, shared, 0))(params, market, state, obs, account, view)
-    share_usd = portfolio.allocate_margin_usd(
-        jax.tree.map(lambda leaf: leaf[ROWS_COUNT_ONCE], params.portfolio),
-        jnp.sum(proposal.margin_wanted_usd, axis=-1),
-        proposal.edge_per_margin,
-        proposal.quoting,
-        account.margin_free_usd,
+    view = _stored(over_markets(sight.look, in_axes=(0, 0, shared))(market, obs, account))
+    state = _stored(over_markets(quote.see)(params, state, obs, view))
+    proposal = _stored(
+        over_markets(quote.propose, in_axes=(0, 0, 0, 0, shared, 0))(params, market, state, obs, account, view)
     )
-    return over_markets(quote.place, in_axes=(0, 0, 0, 0, shared, 0, 0, 0))(
-        params, market, state, obs, account, view, proposal, share_usd
+    share_usd = _stored(
+        portfolio.allocate_margin_usd(
+            jax.tree.map(lambda leaf: leaf[ROWS_COUNT_ONCE], params.portfolio),
+            jnp.sum(proposal.margin_wanted_usd, axis=-1),
+            proposal.edge_per_margin,
+            proposal.quoting,
+            account.margin_free_usd,
+        )
+    )
+    return _stored(
+        over_markets(quote.place, in_axes=(0, 0, 0, 0, shared, 0, 0, 0))(
+            params, market, state, obs, account, view, proposal, share_usd
+        )
     )
 
 
@@ -54,14 +68,12 @@ class CompiledStep:
         self.account_layout = Layout(schema.empty_account())
         self._params_layout = Layout(model.default_params())
         self._market_layout = Layout(schema.empty_market(dims))
-        state = jax.vmap(model.init)(jax.tree.map(jnp.asarray, params))
+        state = jax.jit(jax.vmap(model.init))(params)
         self._state_layout = Layout(jax.tree.map(lambda leaf: np.asarray(leaf[0]), state))
         self._params = tuple(jnp.asarray(array) for array in self._params_layout.pack(params))
         self._market = tuple(jnp.asarray(array) for array in self._market_layout.pack(market))
         self._state = tuple(jnp.array(array) for array in self._state_layout.pack(state))
-        shapes = jax.eval_shape(step, params, market, state, *self._inputs())
-        _, quotes, info = shapes
-        self._out_layout = Layout(jax.tree.map(lambda leaf: np.zeros(leaf.shape[1:], leaf.dtype), (quotes, info)))
+        self._out_layout: Layout  # known once the step is traced
         self._run = self._compile()
 
     def __call__(self, obs: tuple, account: tuple) -> tuple[Quotes, Info]:
@@ -74,10 +86,6 @@ class CompiledStep:
         """A copy of the memory, numpy [A, ...]."""
         return self._state_layout.unpack(tuple(np.array(array) for array in self._state))
 
-    def _inputs(self) -> tuple[Obs, Account]:
-        _, obs = self.obs_layout.buffers(self.dims.markets)
-        return obs, schema.empty_account()
-
     def _compile(self) -> Callable[..., Any]:
         def packed_step(params: tuple, market: tuple, state: tuple, obs: tuple, account: tuple) -> tuple:
             self.trace_count += 1
@@ -89,9 +97,24 @@ class CompiledStep:
                 self.obs_layout.unpack(obs),
                 account_record,
             )
-            return self._state_layout.pack(state_record), self._out_layout.pack((quotes, info))
+            shown = (quotes, info)
+            self._out_layout = Layout(jax.tree.map(lambda leaf: np.zeros(leaf.shape[1:], leaf.dtype), shown))
+            return self._state_layout.pack(state_record), self._out_layout.pack(shown)
 
         obs, _ = self.obs_layout.buffers(self.dims.markets)
         account, _ = self.account_layout.buffers(1)
         lowered = jax.jit(packed_step, donate_argnums=2).lower(self._params, self._market, self._state, obs, account)
         return lowered.compile()
+
+
+def prepare() -> None:
+    """Settings of XLA for the step on CPU; takes effect only before jax has computed anything.
+
+    Besides the barriers: no thread pool, since waking a second thread costs more than it takes over, and synchronous
+    dispatch, since the answer is wanted at once from the thread that asked.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if KEEP_BARRIERS not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {KEEP_BARRIERS}".strip()
+    os.environ.setdefault("NPROC", "1")
+    jax.config.update("jax_cpu_enable_async_dispatch", False)

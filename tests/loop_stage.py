@@ -37,6 +37,7 @@ LATENCY_S = 0.02
 WATCH_S = 0.05
 PERPS = 12
 MAKER_FEE_BPS = 1.5
+CADENCE = Cadence(0.05, 0.5, 60.0)
 SIGNER = Signer(paper_key(1))
 
 Spoil = Callable[[bytes], list[bytes]]
@@ -240,7 +241,7 @@ class Stage:
 
     async def watch(self) -> None:
         """From the first look on: our worst case covers what the venue could do to us, and own orders never cross."""
-        while self.loop.account.needs_look:
+        while self.loop.account.needs_look:  # noqa: ASYNC110 - looked at as often as everything else
             await asyncio.sleep(WATCH_S)
         while True:
             self._compare()
@@ -270,7 +271,7 @@ def play(
     scene: Callable | None = None,
     prepare: Callable | None = None,
     seed: int = 1,
-    cadence: Cadence = Cadence(0.05, 0.5, 60.0),
+    cadence: Cadence = CADENCE,
     capital_usd: float = 10_000.0,
 ) -> Stage:
     """One run of at most `seconds` (0: no limit), stopped when `scene(stage)` ends; `prepare(stage)` comes before it.

@@ -41,9 +41,12 @@ def params(rows=ROWS):
     return model.batched_params(rows)
 
 
+_init = jax.jit(jax.vmap(model.init))
+
+
 def fresh_state(batched):
     """Memory of markets that have seen nothing, numpy."""
-    return jax.device_get(jax.vmap(model.init)(jax.tree.map(np.asarray, batched)))
+    return jax.device_get(_init(batched))
 
 
 def seasoned_state(market, steps=40, seed=5):
@@ -97,19 +100,20 @@ class Shows:
     they asked for, but for a few that were lost or are busy.
     """
 
-    def __init__(self, market, seed, usage=0.4):
+    def __init__(self, market, seed, usage=0.4, informed=0.0):
         self.rng = np.random.default_rng(seed)
         self.market, self.rows, self.usage = market, market.live.shape[0], usage
         rng, rows = self.rng, self.rows
         decimals = market.px_decimals
-        mid_px = 10 ** rng.uniform(3.5, 6.8, rows)
+        fixed = np.random.default_rng(rows)  # prices of a market do not depend on who looks
+        mid_px = 10 ** fixed.uniform(3.5, 6.8, rows)
         unit = np.array([tick_px(int(p), 6 - int(d)) for p, d in zip(mid_px, decimals, strict=True)])
-        self.spread_px = unit * rng.integers(1, 12, rows)
-        self.mid_px, self.sigma = mid_px, 10 ** rng.uniform(-0.5, 1.0, rows)
+        self.spread_px = unit * fixed.integers(1, 12, rows)
+        self.mid_px, self.sigma = mid_px, 10 ** fixed.uniform(-0.5, 1.0, rows)
         self.rate, self.reach = 10 ** rng.uniform(-1.5, 0.7, (rows, 1, 1)), 10 ** rng.uniform(0, 1.3, rows)
         self.flat = rng.random(rows) < 0.2
         self.held = np.where(self.flat, 0.0, rng.normal(0, usage, rows))
-        self.informed, self.pull_bps = rng.random(rows) < 0.3, np.zeros(rows)
+        self.informed, self.pull_bps = rng.random(rows) < informed, np.zeros(rows)
         self.mid2 = None
 
     def next(self, quotes=None, dt_s=None):

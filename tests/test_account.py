@@ -25,7 +25,7 @@ USER = "0x" + "ab" * 20
 
 
 def spec(coin, asset, sz_decimals, mark):
-    fields = {name: 0 for name in MarketSpec.__dataclass_fields__}
+    fields = dict.fromkeys(MarketSpec.__dataclass_fields__, 0)
     known = {
         "coin": coin, "asset": asset, "sz_decimals": sz_decimals, "mark_px": parse_px(mark, sz_decimals),
         "max_leverage": 20, "tiers": ((0, 20),), "only_isolated": False, "is_delisted": False, "is_hip3": False,
@@ -252,7 +252,8 @@ FRAMES = st.one_of(
     ),
     st.builds(
         lambda coin, bid, ask, lots, time: (
-            "bbo", {"coin": coin, "time": time, "bbo": [{"px": bid, "sz": lots, "n": 1}, {"px": ask, "sz": lots, "n": 1}]},
+            "bbo",
+            {"coin": coin, "time": time, "bbo": [{"px": px, "sz": lots, "n": 1} for px in (bid, ask)]},
         ),
         COINS, NUMBERS, NUMBERS, NUMBERS, TIMES,
     ),
@@ -284,7 +285,7 @@ FRAMES = st.one_of(
 @given(st.lists(FRAMES, max_size=12), st.integers(0, 60))
 @settings(max_examples=150, deadline=None)
 def test_nothing_that_can_be_said_raises(frames, cut):
-    """Whatever well-formed or half-cut frames say, it is booked, held back or counted; and what the step reads is finite."""
+    """Whatever whole or half frames say is booked, held back or counted; and what the step reads is finite."""
     account = book()
     account.tape.set_connected(True)
     session = Session([])

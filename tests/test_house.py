@@ -74,7 +74,9 @@ def test_nobody_hides_the_builtin_exec():
     for name, tree in TREES.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
-                assert not any(alias.name.split(".")[0] == "exec" and alias.asname is None for alias in node.names), name
+                assert not any(alias.name.split(".")[0] == "exec" and alias.asname is None for alias in node.names), (
+                    name
+                )
 
 
 def test_sockets_live_in_three_shells():
@@ -103,8 +105,7 @@ def reach(name: str) -> set[str]:
         found.add(here)
         for one in IMPORTS[here]:
             for path in (one.replace(".", "/") + ".py", one.replace(".", "/") + "/__init__.py"):
-                if path in TREES:
-                    ahead.append(path)
+                ahead += [path] if path in TREES else []
     return found
 
 
@@ -113,7 +114,9 @@ def test_the_edges_do_not_import_jax_themselves(name):
     assert "jax" not in roots(name)
 
 
-@pytest.mark.parametrize("name", ["orders", "reconcile", "guard", "budget", "ledger", "sign", "wire", "journal", "queue"])
+@pytest.mark.parametrize(
+    "name", ["orders", "reconcile", "guard", "budget", "ledger", "sign", "wire", "journal", "queue"]
+)
 def test_the_last_line_of_defence_runs_without_jax(name):
     assert not {one for one in reach(f"exec/{name}.py") if "jax" in roots(one)}
 
@@ -222,4 +225,3 @@ def test_no_words_that_belong_to_one_machine(path):
 def test_no_file_is_named_after_nothing():
     vague = {"utils", "helpers", "helper", "manager", "misc", "common", "engine2", "v2"}
     assert not [name for name in TREES if Path(name).stem in vague]
-

@@ -154,6 +154,23 @@ def test_account_frames_twice_and_out_of_order_change_nothing(kit, tmp_path):
     assert stage.booked
 
 
+def test_fills_that_only_rest_tells_are_all_found(kit, tmp_path):
+    """The channel of fills is confirmed and says nothing, ever."""
+
+    def prepare(stage):
+        stage.account.spoil_in = lambda data: [] if data.startswith(b'{"channel":"userFills"') else [data]
+
+    async def scene(stage):
+        await stage.until_quoting()
+        for turn in range(6):
+            stage.hit(turn, turn % 2)
+            await asyncio.sleep(4.0)
+
+    stage = play(kit, tmp_path, 60.0, scene, prepare)
+    settled(stage)
+    assert sum(stage.booked.values()) >= 6 and not faults(stage)["position adjusted"]
+
+
 def test_a_fill_that_no_channel_tells_makes_the_position_the_venues(kit, tmp_path):
     """One fill is hidden everywhere: the position is taken over, and what that is worth is not hidden."""
     hidden = []
@@ -265,9 +282,11 @@ def test_the_way_out_over_rest_when_the_socket_is_gone(kit, tmp_path, fault):
             await stage.posts.cut()
         else:
             stage.posts.is_mute = True
+        stage.ended_ns = stage.clock.now_ns()
 
     stage = play(kit, tmp_path, 0.0, scene)
     settled(stage)
+    assert stage.clock.now_ns() - stage.ended_ns < 10.0 * 1e9  # sooner than the socket is known to be dead
 
 
 def test_a_dead_venue_at_the_end_is_a_named_error_in_time(kit, tmp_path):
@@ -568,7 +587,9 @@ def test_the_dead_mans_switch_fires_when_nothing_can_be_reached(kit, tmp_path):
 
     stage = play(kit, tmp_path, 180.0, scene, prepare)
     settled(stage)
-    assert stage.exchange.account(stage.user).cancel_at_ms is None and stage.exchange.account(stage.user).cancel_count == 1
+    assert (
+        stage.exchange.account(stage.user).cancel_at_ms is None and stage.exchange.account(stage.user).cancel_count == 1
+    )
 
 
 def test_without_the_volume_the_switch_is_refused_and_nothing_stops(kit, tmp_path):
@@ -643,7 +664,7 @@ def leave_orders(stage, coins, side=BUY, away=0.999):
         asset = next(index for index, listing in enumerate(exchange.listings) if listing.coin == coin)
         decimals = exchange.listings[asset].sz_decimals
         best = exchange.best(asset, side)
-        px = int(best * away) // 10 ** max(0, len(str(best)) - 4) * 10 ** max(0, len(str(best)) - 4)
+        px = int(best * away ** (count + 1)) // 10 ** max(0, len(str(best)) - 4) * 10 ** max(0, len(str(best)) - 4)
         lots = 50_000_000 // px + 1
         cloid = "0x" + (run_prefix(99) + count.to_bytes(8, "big")).hex()
         wire = OrderWire(
@@ -662,9 +683,7 @@ def leave_orders(stage, coins, side=BUY, away=0.999):
 def test_orders_of_an_earlier_run_are_cancelled_in_any_market(kit, tmp_path):
     def prepare(stage):
         quoted = {spec.coin for spec in stage.loop.specs}
-        other = next(
-            one.coin for one in stage.exchange.listings if one.coin not in quoted and not one.is_delisted
-        )
+        other = next(one.coin for one in stage.exchange.listings if one.coin not in quoted and not one.is_delisted)
         leave_orders(stage, [stage.loop.specs[0].coin, stage.loop.specs[1].coin, other])
         stage.left = {order.cloid for order in stage.exchange.orders_of(stage.user)}
 
@@ -682,7 +701,7 @@ def test_a_fill_between_the_reads_of_the_start_is_counted_once(kit, tmp_path):
     """An order of an earlier run trades just when fills, then positions, are being read."""
 
     def prepare(stage):
-        leave_orders(stage, [stage.loop.specs[0].coin])
+        leave_orders(stage, [stage.loop.specs[0].coin] * 2)
         reads = []
 
         def spoil(request, status, body):

@@ -9,7 +9,8 @@ from rich.console import Console
 from exec.screen import Header, MarketRow, render
 
 HEADER = Header(
-    venue="paper", elapsed_s=3725.0, equity_usd=10_012.5, pnl_usd=12.5, margin_free_usd=9_000.0, margin_used_usd=1_012.5,
+    venue="paper", elapsed_s=3725.0, equity_usd=10_012.5, pnl_usd=12.5, margin_free_usd=9_000.0,
+    margin_used_usd=1_012.5,
     requests_left=9_321, open_orders=96, fills=17, volume_usd=4_321.0, step_us_p50=510.0, frame_to_wire_us_p50=1_200.0,
     frame_to_wire_us_p99=4_400.0, notice="",
 )  # fmt: skip
@@ -27,7 +28,20 @@ def shown(header, rows, height=0):
 
 def test_every_number_is_there():
     text = shown(HEADER, [ROW])
-    for part in ("paper", "01:02:05", "10,012.50", "+12.50", "9,000", "1,012", "9,321", "96", "17", "4,321", "510", "1,200"):
+    for part in (
+        "paper",
+        "01:02:05",
+        "10,012.50",
+        "+12.50",
+        "9,000",
+        "1,012",
+        "9,321",
+        "96",
+        "17",
+        "4,321",
+        "510",
+        "1,200",
+    ):
         assert part in text, part
     for part in ("BTC", "113080.5", "1.25", "Normal", "Green", "Maker", "liquidity", "1.5", "1.8", "222", "0.07", "3"):
         assert part in text, part

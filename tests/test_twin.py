@@ -70,7 +70,7 @@ class Agreement:
     def _prices(self, market, depth_bps, twin_bps, mid2):
         """[A, S] bool: sides priced alike; all others are one grid step apart at most."""
         gap_bps = np.abs(depth_bps - twin_bps)
-        differs = gap_bps > 1e-3 * np.abs(twin_bps) + 1e-3
+        differs = gap_bps > (1e4 / mid2)[:, None, None] + 1e-6 * np.abs(twin_bps)  # half a unit of price
         step_px = numpy_twin._grid_step(np.maximum(mid2, 2), market.px_decimals.astype(np.int64))
         step_bps = 2e4 * step_px / mid2
         assert (gap_bps <= 1.001 * step_bps[:, None, None] + 1e-3)[differs].all()
@@ -192,7 +192,7 @@ def test_random_markets_and_tunables_agree(market):
     agreement = Agreement()
     for draw in range(8):
         params, market = random_params(rng), stage.universe(seed=100 + draw)
-        state, shows, quotes = stage.fresh_state(params), stage.Shows(market, seed=draw), None
+        state, shows, quotes = stage.fresh_state(params), stage.Shows(market, seed=draw, informed=0.1), None
         for number in range(12):
             obs = shows.next(quotes)
             if number % 2:
@@ -211,7 +211,7 @@ def test_trajectories_agree_step_by_step(market):
     """300 steps; both start each step from the same memory, so an error cannot hide behind an earlier one."""
     params, agreement = stage.params(), Agreement()
     params.volatility.edges[0][::4] = 1.2  # some markets that call an ordinary day a calm one
-    state, shows, quotes = stage.fresh_state(params), stage.Shows(market, seed=3), None
+    state, shows, quotes = stage.fresh_state(params), stage.Shows(market, seed=3, informed=0.3), None
     seen = Counter()
     for number in range(300):
         obs = shows.next(quotes, dt_s=1.0 if number % 2 else None)
