@@ -340,9 +340,8 @@ class Loop:
             raise Unknown(f"orders may be left at the venue: {self._left}; cancel them by hand") from None
 
     async def _leave(self) -> None:
-        tried: set[str] = set()
         absent: Counter[str] = Counter()
-        await self._until_done(lambda: self._cancel_round(tried, absent))
+        await self._until_done(lambda: self._cancel_round(absent))
         self.open_orders_at_exit = 0
         if self.account.is_open:
             await self._until_done(self._settle)
@@ -358,30 +357,28 @@ class Loop:
                 return
             await asyncio.sleep(ROUND_S)
 
-    async def _cancel_round(self, tried: set[str], absent: Counter[str]) -> str:
-        """Cancels what rests and what was not tried yet, then reads back; how many orders may still live, in words.
+    async def _cancel_round(self, absent: Counter[str]) -> str:
+        """Cancels what rests, reads back, cancels what else is there; how many orders may still live, in words.
 
         A cancel that finds nothing proves nothing: an order in doubt is gone once nothing sent for it can arrive any
         more and `DEATH_READS` lists of open orders in a row are without it.
         """
-        now_ns = self.clock.now_ns()
-        due = [order for order in self.orders.all_live() if order.state is OPEN or order.cloid not in tried]
-        tried.update(order.cloid for order in due)
-        self._cancel(due, now_ns)
+        await self.outbox.drain()  # answers to what was placed last
+        self._cancel([order for order in self.orders.all_live() if order.state is OPEN])
         await self.outbox.drain()
         now_ns = self.clock.now_ns()
         listed = await self.reader.look()
         for order in self.orders.all_live():
             is_gone = order.cloid not in listed and now_ns >= order.expires_ns + EXPIRY_MARGIN_NS
             absent[order.cloid] = absent[order.cloid] + 1 if is_gone else 0
-        self._cancel([order for order in self.orders.all_live() if order.cloid in listed], now_ns)
+        self._cancel([order for order in self.orders.all_live() if order.cloid in listed])
         await self.outbox.drain()
         left = listed | {order.cloid for order in self.orders.all_live() if absent[order.cloid] < DEATH_READS}
         self.open_orders_at_exit = len(left)
         return f"{len(left)} orders may still be open" if left else ""
 
-    def _cancel(self, orders: list[Order], now_ns: int) -> None:
-        for batch in register(Plan(orders, [], []), self.orders, self._mid2_px, now_ns):
+    def _cancel(self, orders: list[Order]) -> None:
+        for batch in register(Plan(orders, [], []), self.orders, self._mid2_px, self.clock.now_ns()):
             self.outbox.send(batch)
 
     async def _settle(self) -> str:

@@ -73,19 +73,28 @@ def plan(wanted: Wanted, orders: OrderTable, order_requests: int, cancel_request
     return Plan(cancels[:cancel_requests], modifies, places, deferred)
 
 
-def _ranked(wanted: Wanted, chosen: np.ndarray) -> list[tuple[int, int, int]]:
-    """(row, side, level) of the chosen slots, most valuable first."""
+def _ranked(chosen: np.ndarray, value: np.ndarray, first: np.ndarray | None = None) -> list[tuple[int, int, int]]:
+    """(row, side, level) of the chosen slots, most valuable first; those that are `first` before all others."""
     where = np.nonzero(chosen)
-    value = np.nan_to_num(wanted.value_bps_usd[where], nan=-np.inf)
-    ranked = np.argsort(-value, kind="stable")
-    return list(zip(*(index[ranked].tolist() for index in where), strict=True))
+    worth = np.nan_to_num(value[where], nan=-np.inf)
+    order = np.argsort(-worth, kind="stable") if first is None else np.lexsort((-worth, ~first[where]))
+    return list(zip(*(index[order].tolist() for index in where), strict=True))
+
+
+def _openers(wanted: Wanted, orders: OrderTable, chosen: np.ndarray) -> np.ndarray:
+    """The best place of every side on which nothing rests: being in the market at all comes before being exact."""
+    opening = chosen & (wanted.action == PLACE) & ~orders.slot_lots.any(axis=2)[:, :, None]
+    worth = np.where(opening, np.nan_to_num(wanted.value_bps_usd, nan=-np.inf), -np.inf)
+    best = np.zeros_like(opening)
+    np.put_along_axis(best, worth.argmax(axis=2)[:, :, None], True, axis=2)
+    return best & opening
 
 
 def _cancels(wanted: Wanted, orders: OrderTable, chosen: np.ndarray) -> list[Order]:
     """Orders to cancel, those that would grow a position first."""
     if not chosen.any():
         return []
-    found = [order for slot in _ranked(wanted, chosen) if (order := orders.at(*slot)) is not None]
+    found = [order for slot in _ranked(chosen, wanted.value_bps_usd) if (order := orders.at(*slot)) is not None]
     return sorted(found, key=lambda order: not _grows(order, orders))
 
 
@@ -99,7 +108,7 @@ def _updates(
     if not left or requests <= 0:
         return modifies, places, left
     best: dict[int, tuple[int, int]] = {}
-    for row, side, level in _ranked(wanted, chosen):
+    for row, side, level in _ranked(chosen, wanted.value_bps_usd, _openers(wanted, orders, chosen)):
         if len(modifies) + len(places) >= requests:
             break
         order = orders.at(row, side, level)

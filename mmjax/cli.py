@@ -139,7 +139,7 @@ def _prepare_jax() -> None:
     """One device, synchronous dispatch, and a cache of compiled programs between runs."""
     import jax
 
-    from mmjax.step import prepare
+    from exec.machine import prepare
 
     prepare()
     jax.config.update("jax_platforms", "cpu")  # a step is too small for a GPU to pay

@@ -15,9 +15,9 @@ from mmjax.sides import ASK, BID
 
 @record
 class Sight:
-    """mid2_px: twice the mid, 0 = absent.  lot_usd: one lot at the mid.  position_usd: signed.  min_order_usd: at the mid.
+    """mid2_px: twice the mid, 0 = absent.  lot_usd, min_order_usd: one lot, the smallest order, at the mid.
 
-    touch_bps [S]: distance of the best prices from the mid.  step_bps: one price step.
+    position_usd: signed.  touch_bps [S]: distance of the best prices from the mid.  step_bps: one price step.
     healthy: every input is finite and plausible.  fresh: healthy, and the feed is alive.
     """
 

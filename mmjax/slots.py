@@ -90,8 +90,9 @@ def compare(
     """Action and worth of every slot, and what it then holds: target_px, target_lots, 0 = nothing.
 
     All [S, L] but the bands and `mid2_px`, twice the mid, (), `increasing` [S] bool, and `room_usd` [S], the most that
-    may rest on a side.  `target_value_bps`: expected edge times the chance of a fill.  Worth, in bps x usd: of a place, what it expects to earn; of a modify, the price
-    error repaired and what the change of size expects to earn; of a cancel, `cancel_bps`.
+    may rest on a side.  `target_value_bps`: expected edge times the chance of a fill.  Worth, in bps x usd: of a place,
+    what it expects to earn; of a modify, the price error repaired and what the change of size expects to earn; of a
+    cancel, `cancel_bps`.
     """
     # Computed once: a square would otherwise compute all that led to its sides again for every pair.
     target_px, target_lots, target_value_bps = jax.lax.optimization_barrier((target_px, target_lots, target_value_bps))

@@ -6,11 +6,10 @@
 A compiled step refuses other shapes instead of compiling again, so nothing slow can happen once it quotes.
 
 Between stages stand optimisation barriers.  Without them XLA on CPU fuses a stage's arithmetic into each of its many
-users, and again into every column of the packed output: the same numbers at 15 times the cost.  A late pass of XLA
-removes the barriers before fusion, so `prepare` must switch that pass off before the first use of jax.
+users, and again into every column of the packed output: the same numbers at many times the cost.  A late pass of XLA
+removes the barriers unless the composition root switched that pass off.
 """
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +24,6 @@ from mmjax.schema import Account, Dims, Market, Obs, Quotes
 
 Seen = tuple[State, Quotes, Info]
 ROWS_COUNT_ONCE = 0  # account-wide tunables are read from the first row
-KEEP_BARRIERS = "--xla_disable_hlo_passes=cse_barrier_expander"
 
 _stored = jax.lax.optimization_barrier
 
@@ -72,7 +70,8 @@ class CompiledStep:
         self._state_layout = Layout(jax.tree.map(lambda leaf: np.asarray(leaf[0]), state))
         self._params = tuple(jnp.asarray(array) for array in self._params_layout.pack(params))
         self._market = tuple(jnp.asarray(array) for array in self._market_layout.pack(market))
-        self._state = tuple(jnp.array(array) for array in self._state_layout.pack(state))
+        self._initial = jax.tree.map(np.asarray, state)
+        self.reset()
         self._out_layout: Layout  # known once the step is traced
         self._run = self._compile()
 
@@ -80,6 +79,10 @@ class CompiledStep:
         """Packed observation and account (numpy) to quotes and their explanation, numpy records [A, ...]."""
         self._state, out = self._run(self._params, self._market, self._state, obs, account)
         return self._out_layout.unpack(jax.device_get(out))
+
+    def reset(self) -> None:
+        """Forgets everything that was learned, as if just compiled."""
+        self._state = tuple(jnp.array(array) for array in self._state_layout.pack(self._initial))
 
     @property
     def state(self) -> State:
@@ -105,16 +108,3 @@ class CompiledStep:
         account, _ = self.account_layout.buffers(1)
         lowered = jax.jit(packed_step, donate_argnums=2).lower(self._params, self._market, self._state, obs, account)
         return lowered.compile()
-
-
-def prepare() -> None:
-    """Settings of XLA for the step on CPU; takes effect only before jax has computed anything.
-
-    Besides the barriers: no thread pool, since waking a second thread costs more than it takes over, and synchronous
-    dispatch, since the answer is wanted at once from the thread that asked.
-    """
-    flags = os.environ.get("XLA_FLAGS", "")
-    if KEEP_BARRIERS not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {KEEP_BARRIERS}".strip()
-    os.environ.setdefault("NPROC", "1")
-    jax.config.update("jax_cpu_enable_async_dispatch", False)

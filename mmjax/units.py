@@ -17,6 +17,7 @@ from mmjax.errors import MmjaxError
 
 PRICE_DECIMALS = 6  # venue rule for perps: size decimals + price decimals = 6
 UUSD_PER_USD = 1_000_000
+LONGEST = 64  # characters of a decimal string; no price, size or rate comes near
 
 
 class DecimalError(MmjaxError, ValueError):
@@ -27,13 +28,15 @@ def parse_decimal(text: str, decimals: int) -> int:
     """`text` as an integer count of 10^-decimals; raises DecimalError if malformed or finer than that."""
     whole, _, fraction = text.partition(".")
     digits, missing = whole + fraction, decimals - len(fraction)
-    if missing >= 0 and digits.isdigit() and digits.isascii():
+    if missing >= 0 and len(digits) < LONGEST and digits.isdigit() and digits.isascii():
         return int(digits) * _TENS[missing]
     return _parse_unusual(text, decimals)
 
 
 def _parse_unusual(text: str, decimals: int) -> int:
     """Signs and zeros beyond the unit; apart because this is where most frames spend their time."""
+    if len(text) >= LONGEST:
+        raise DecimalError(f"decimal {text[:LONGEST]!r}...: longer than {LONGEST} characters")
     sign, digits = (-1, text[1:]) if text[:1] == "-" else (1, text)
     whole, _, fraction = digits.partition(".")
     if not (whole + fraction).isascii() or not (whole + fraction).isdigit():

@@ -9,7 +9,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 
-from mmjax.step import prepare
+from exec.machine import prepare
 
 prepare()
 jax.config.update("jax_numpy_dtype_promotion", "strict")
