@@ -41,9 +41,7 @@ def sane(value: Any) -> jax.Array:
 
 def finite(value: Any) -> jax.Array:
     """True when no float of the record is NaN or infinite."""
-    checks = [
-        jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree_util.tree_leaves(value) if leaf.dtype == jnp.float32
-    ]
+    checks = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree_util.tree_leaves(value) if leaf.dtype == jnp.float32]
     return jnp.all(jnp.stack(checks))
 
 

@@ -164,9 +164,7 @@ def propose(p: Params, m: Market, s: State, o: Obs, account: Account, sight: Sig
     must_reduce = mode.must_reduce(decision, zone, position_usd)
     permitted = mode.permitted(decision, kept, must_reduce)
     capture_bps = kelly.capture_bps(depth_bps, fee_bps)
-    raw = allocation.weights(
-        p.allocation, fill_prob, full_kelly, reach_per_s, capture_bps, permitted, must_reduce
-    )
+    raw = allocation.weights(p.allocation, fill_prob, full_kelly, reach_per_s, capture_bps, permitted, must_reduce)
     weights = grid.merge(px, raw)
     frac = kelly.effective_frac(p.kelly, volatility.kelly_mult(p.volatility, s.volatility))
     stake_usd = kelly.stake_usd(frac, full_kelly, account.equity_usd)

@@ -12,6 +12,8 @@ from mmjax.record import record
 from mmjax.schema import Account, Market, Obs
 from mmjax.sides import ASK, BID
 
+LARGEST_RETURN_BPS = 3000.0  # in one step; a larger one is a broken price that hours of learning would not undo
+
 
 @record
 class Sight:
@@ -36,7 +38,7 @@ def look(market: Market, obs: Obs, account: Account) -> Sight:
     both = (obs.best_px[BID] > 0) & (obs.best_px[ASK] > obs.best_px[BID])
     mid2_px = jnp.where(both, obs.best_px[BID] + obs.best_px[ASK], 0)
     lot_usd = mid2_px.astype(jnp.float32) * 0.5e-6
-    healthy = health.sane(obs) & health.sane(account)
+    healthy = health.sane(obs) & health.sane(account) & (jnp.abs(obs.mid_return_bps) < LARGEST_RETURN_BPS)
     return Sight(
         mid2_px=mid2_px,
         lot_usd=lot_usd,

@@ -556,7 +556,7 @@ def test_a_refused_leverage_halts_its_market_and_is_asked_again(kit, tmp_path):
         stage.reason = screen_rows(stage.loop)[3].why
         stage.loop.terms._leverage_lev[3] = 3
         await stage.until(lambda: not stage.loop.tape.held(3), 40.0, "the venue agrees")
-        await stage.until(lambda: bool(stage.resting(3)), 5.0, "it is quoted: an empty side comes before others' wishes")
+        await stage.until(lambda: bool(stage.resting(3)), 5.0, "quoted: an empty side comes first")
 
     stage = play(kit, tmp_path, 70.0, scene, prepare)
     settled(stage)

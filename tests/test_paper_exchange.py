@@ -379,9 +379,7 @@ def traded(desk, user, usd):
 
 def test_scheduled_cancel_needs_a_million_traded(desk):
     traded(desk, ALICE, 999_999)
-    text = (
-        "Cannot set scheduled cancel time until enough volume traded. Required: $1000000. Traded: $999999."
-    )
+    text = "Cannot set scheduled cancel time until enough volume traded. Required: $1000000. Traded: $999999."
     for time_ms in (desk.now_ms + 60_000, None):
         assert desk.send(ALICE, ScheduleCancel(time_ms)) == err(text)
 

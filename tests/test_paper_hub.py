@@ -160,8 +160,9 @@ NUMBER = st.integers() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=Fals
 LEAF = st.none() | st.booleans() | NUMBER | st.text(max_size=20) | st.sampled_from(WORDS)
 JSON = st.recursive(
     LEAF,
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=5), inner, max_size=6),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=5), inner, max_size=6)
+    ),
     max_leaves=25,
 )
 MESSAGE = st.fixed_dictionaries(
@@ -264,9 +265,7 @@ def test_a_book_that_rests_is_not_repeated():
     stage.subscribe(connection, type="l2Book", coin="BTC")
     assert not any(of("l2Book", stage.frames()) for _ in range(30))
     stage.act(place(order(BTC, True, "109000", "0.1")))
-    pushed = of("l2Book", stage.heard()) or [
-        row for _ in range(6) for row in of("l2Book", stage.frames())
-    ]
+    pushed = of("l2Book", stage.heard()) or [row for _ in range(6) for row in of("l2Book", stage.frames())]
     assert len(pushed) == 1 and {"px": "109000.0", "sz": "0.1", "n": 1} in pushed[0]["levels"][0]
 
 
@@ -587,4 +586,3 @@ def test_publishing_32_markets_is_fast():
         windows_s.append(spent_s / 50)
     assert frame_count / 400 > 10, "too quiet a market to time anything"
     assert min(windows_s) <= 0.7e-3
-

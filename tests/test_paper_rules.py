@@ -111,9 +111,7 @@ def test_refused_items(changed, text):
     assert str(error.value) == text
 
 
-@pytest.mark.parametrize(
-    ("px", "fine"), [("0.0195", True), ("0.019501", False), ("0.0005", True), ("0.000499", False)]
-)
+@pytest.mark.parametrize(("px", "fine"), [("0.0195", True), ("0.019501", False), ("0.0005", True), ("0.000499", False)])
 def test_price_distance_from_the_reference(px, fine):
     if fine:
         rules.order_request(wire(px), market(0, 10_000))
