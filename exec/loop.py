@@ -20,7 +20,7 @@ import numpy as np
 
 from exec import wire
 from exec.account import AccountBook
-from exec.budget import Budget
+from exec.budget import Budget, Pace
 from exec.errors import ExecError, NotSent, Unknown
 from exec.guard import HALT, QUOTE, Guard, Limits, Truth
 from exec.journal import Journal
@@ -94,7 +94,8 @@ class Loop:
         self.tape = Tape(specs, rows, levels, step.dims.bins)
         self.orders = OrderTable(rows, levels, run_prefix(seed))
         self.ledger = Ledger(rows)
-        self.budget = Budget(clock.now_ns())
+        whole_ladder = len(specs) * 2 * levels  # may be placed at once; after that the pace holds
+        self.budget = Budget(clock.now_ns(), Pace(burst_count=max(Pace.burst_count, whole_ladder)))
         self.guard = Guard(limits, [spec.sz_decimals for spec in specs] + [0] * (rows - len(specs)))
         self.account = AccountBook(wire.Markets(specs), rows, self.tape, self.orders, self.ledger, self.budget)
         self._rng = np.random.default_rng(seed)

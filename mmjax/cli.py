@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -287,6 +288,8 @@ async def _trade(
     )
     first_quote = _FirstQuote(loop)
     stop = asyncio.Event()
+    gc.collect()
+    gc.freeze()  # what compiling left behind is never garbage; walking it would cost tens of milliseconds at a time
     with _stops_on_signals(stop):
         started_ns, wall_ns = clock.now_ns(), time.perf_counter_ns()
         watching = asyncio.create_task(_watch(loop, name, show, first_quote), name="screen")
