@@ -46,7 +46,7 @@ lint: $(VENV)/.ready-test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 bench: setup
-	for name in step_latency frame_to_wire fast_clock; do $(BIN)/python -m benchmarks.$$name --json; done
+	for name in step_latency frame_to_wire fast_clock startup; do $(BIN)/python -m benchmarks.$$name --json; done
 
 lock: $(VENV)/.python
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet pip-tools
