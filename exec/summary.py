@@ -44,7 +44,7 @@ def summary(loop: Loop, seconds: float, seed: int, recompiles: int, time_to_firs
             "spread": parts["spread"],
             "adverse": parts["adverse"],
             "inventory": parts["inventory"],
-            "fees": -parts["fees"],
+            "fees": 0.0 - parts["fees"],
             "funding": parts["funding"],
         },
         "pnl_identity_error_usd": error_usd,

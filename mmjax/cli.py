@@ -66,14 +66,15 @@ def paper(
     journal: Annotated[Path | None, typer.Option(help="Keep the journal of intents here")] = None,
 ) -> None:
     """Trades a universe of perps on a Hyperliquid of its own, on this machine, with pretended money."""
-    _log_to_stderr(live=not (as_json or headless))
+    show = sys.stderr.isatty() and not (as_json or headless)
+    _log_to_stderr(live=show)
     settings = _load(config, markets=markets, capital_usd=capital_usd, seconds=seconds, seed=seed)
     _prepare_jax()
     with _workplace(journal) as folder:
         if fast:
-            run = _paper_fast(settings, tape, folder, show=not (as_json or headless))
+            run = _paper_fast(settings, tape, folder, show=show)
         else:
-            run = asyncio.run(_paper_live(settings, tape, folder, show=not (as_json or headless)))
+            run = asyncio.run(_paper_live(settings, tape, folder, show=show))
     from exec.summary import text
 
     _out(json.dumps(run) if as_json else text(run))
