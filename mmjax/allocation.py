@@ -64,10 +64,6 @@ def sizes_usd(
 
     `budget_usd` [S], `margin_limited` [S] bool: see `limits`.
     """
-    # Computed once: sums over the other levels would otherwise compute all that led to a weight again for each level.
-    weights, budget_usd, cap_usd, min_order_usd = jax.lax.optimization_barrier(
-        (weights, budget_usd, cap_usd, min_order_usd)
-    )
     droppable = (margin_limited | (params.drop_levels_always > 0))[:, None]
     least_usd = jnp.minimum(params.min_orders * min_order_usd, cap_usd)  # dropping makes no level larger than the cap
     keep = worth_keeping(weights, budget_usd, cap_usd, least_usd)

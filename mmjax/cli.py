@@ -67,7 +67,7 @@ def paper(
 ) -> None:
     """Trades a universe of perps on a Hyperliquid of its own, on this machine, with pretended money."""
     show = sys.stderr.isatty() and not (as_json or headless)
-    _log_to_stderr(live=show)
+    _log_to_stderr()
     settings = _load(config, markets=markets, capital_usd=capital_usd, seconds=seconds, seed=seed)
     _prepare_jax()
     with _workplace(journal) as folder:
@@ -90,7 +90,7 @@ def venue(
     until_stdin_ends: Annotated[bool, typer.Option("--until-stdin-ends", hidden=True)] = False,
 ) -> None:
     """Runs the paper venue alone, for any client: HTTP and websocket on one loopback port."""
-    _log_to_stderr(live=False)
+    _log_to_stderr()
     asyncio.run(_venue(port, 1 if seed is None else seed, tape, perps, _funds(fund or []), until_stdin_ends))
 
 
@@ -122,10 +122,9 @@ def _out(text: str) -> None:
     print(text, flush=True)  # noqa: T201
 
 
-def _log_to_stderr(live: bool) -> None:
-    """Warnings to stderr; the live table has room for its notice line only."""
-    debug = os.environ.get("MMJAX_DEBUG")
-    level = logging.DEBUG if debug else logging.ERROR if live else logging.WARNING
+def _log_to_stderr() -> None:
+    """Warnings to stderr."""
+    level = logging.DEBUG if os.environ.get("MMJAX_DEBUG") else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("jax").setLevel(logging.WARNING)
 
@@ -289,16 +288,18 @@ async def _trade(
     )
     first_quote = _FirstQuote(loop)
     stop = asyncio.Event()
+    every_s = 10.0 if "virtual" in name else 0.5  # of the table, in seconds of the loop's clock
     gc.collect()
     gc.freeze()  # what compiling left behind is never garbage; walking it would cost tens of milliseconds at a time
     with _stops_on_signals(stop):
         started_ns, wall_ns = clock.now_ns(), time.perf_counter_ns()
-        watching = asyncio.create_task(_watch(loop, name, show, first_quote), name="screen")
+        watching = [asyncio.create_task(_watch(loop, name, every_s), name="screen")] if show else []
         try:
             await loop.run(stop, seconds)
         finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            for watch in watching:
+                watch.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
     lasted_s = (clock.now_ns() - started_ns) / 1e9
     run = summary(loop, lasted_s, settings.run.seed, step.trace_count - traces, first_quote.after_s())
     peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
@@ -309,7 +310,6 @@ class _FirstQuote:
     """Wall seconds from the start of the program to the first order that rested."""
 
     def __init__(self, loop: Any):
-        self._loop = loop
         loop.on_first_quote = self._note
         self._at_ns = 0
 
@@ -321,24 +321,23 @@ class _FirstQuote:
         return (self._at_ns - STARTED_NS) / 1e9 if self._at_ns else 0.0
 
 
-async def _watch(loop: Any, name: str, show: bool, first_quote: _FirstQuote) -> None:
-    """The live table, twice a second of wall time on the wall clock, every ten of virtual time."""
+async def _watch(loop: Any, name: str, every_s: float) -> None:
+    """The live table, drawn anew `every_s` seconds of the loop's clock; warnings would tear it, so they wait."""
     from rich.console import Console
     from rich.live import Live
 
     from exec.screen import render
     from exec.summary import header, rows
 
-    if not show:
-        return
     console = Console(stderr=True)
-    pause_s = 10.0 if "virtual" in name else 0.5
-    with Live(console=console, auto_refresh=False, screen=console.is_terminal, transient=True) as live:
-        while True:
-            await asyncio.sleep(pause_s)
-            live.update(
-                render(header(loop, name), rows(loop), console.height if console.is_terminal else 0), refresh=True
-            )
+    logging.getLogger().setLevel(logging.ERROR)
+    try:
+        with Live(console=console, auto_refresh=False, screen=True, transient=True) as live:
+            while True:
+                await asyncio.sleep(every_s)
+                live.update(render(header(loop, name), rows(loop), console.height), refresh=True)
+    finally:
+        logging.getLogger().setLevel(logging.WARNING)
 
 
 @contextlib.contextmanager

@@ -54,7 +54,7 @@ def place(mid2_px: jax.Array, px_decimals: jax.Array, best_px: jax.Array, depth_
     usable &= raw > 0
     raw = jnp.where(usable, raw, 1)
     step = step_px(raw, px_decimals)
-    beyond = jax.lax.rem(raw, step)
+    beyond = raw - step * _whole(raw, step)
     return jnp.where(usable, raw - beyond + jnp.where((beyond > 0) & (_IS_ASK > 0), step, 0), 0)
 
 
@@ -66,7 +66,6 @@ def depth_bps(px: jax.Array, mid2_px: jax.Array) -> jax.Array:
 
 def merge(px: jax.Array, amount: jax.Array) -> jax.Array:
     """`amount` [S, L], weights or lots, with levels of equal price summed into the first of them; the others get 0."""
-    px, amount = jax.lax.optimization_barrier((px, amount))  # computed once, not for every pair of levels
     nothing = jnp.zeros_like(amount)
     total, first = nothing, px > 0
     for level in range(px.shape[-1]):
@@ -80,7 +79,7 @@ def min_lots(px: jax.Array, min_notional_usd: jax.Array) -> jax.Array:
     """Fewest lots at `px` worth the minimum notional, exactly: px * lots is in 1e-6 usd, so no product is needed."""
     min_uusd = jnp.round(min_notional_usd * UUSD_PER_USD).astype(jnp.int32)
     safe_px = jnp.maximum(px, 1)
-    whole = jax.lax.div(jnp.broadcast_to(min_uusd, px.shape), safe_px)
+    whole = _whole(jnp.broadcast_to(min_uusd, px.shape), safe_px)
     return whole + (whole * safe_px < min_uusd).astype(jnp.int32)
 
 
@@ -99,6 +98,19 @@ def lots(size_usd: jax.Array, px: jax.Array, min_notional_usd: jax.Array) -> jax
     count = size_usd * (SLACK * UUSD_PER_USD) / jnp.maximum(px, 1).astype(jnp.float32)
     count = jnp.where((count > 0) & (px > 0), jnp.minimum(count, LARGEST_LOTS), 0.0).astype(jnp.int32)
     return jnp.where(count >= min_lots(px, min_notional_usd), count, 0)
+
+
+def _whole(dividend: jax.Array, divisor: jax.Array) -> jax.Array:
+    """dividend // divisor of int32s >= 0 and >= 1, exact: a float quotient, that of its remainder, and a last unit.
+
+    CPUs divide integers one at a time, but floats in vectors.  The products may wrap around; the remainders are small.
+    """
+    quotient = jnp.zeros_like(dividend)
+    for _ in range(2):
+        left = (dividend - quotient * divisor).astype(jnp.float32)
+        quotient += jnp.floor(left / divisor.astype(jnp.float32)).astype(jnp.int32)
+    left = dividend - quotient * divisor
+    return quotient + (left >= divisor).astype(jnp.int32) - (left < 0).astype(jnp.int32)
 
 
 def _dollar_px(px_decimals: jax.Array) -> jax.Array:

@@ -18,6 +18,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mmjax import numerics
 from mmjax.record import record
@@ -98,11 +99,27 @@ def update(
     mid2_px (): twice the mid, int32, 0 = absent (nothing resolves).  Fills are per side [S], one row each: number, mean
     depth, twice the reference mid.  A row without a positive count, a finite depth and a positive mid is not added.
     """
-    state = _push(_advance(state, dt_s), fill_count, fill_depth_bps, fill_mid2_px)
-    state, rows, timely = _pass_due(params, state, mid2_px)
-    signed = rows[..., SIGNED_COUNT]
-    move = (mid2_px - rows[..., MID2_PX]).astype(jnp.float32)
-    reference = jnp.maximum(rows[..., MID2_PX], 1).astype(jnp.float32)
+    state, resolved = resolve(params, state, mid2_px, fill_count, fill_depth_bps, fill_mid2_px, dt_s)
+    return push(state, jnp.array(True), fill_count, fill_depth_bps, fill_mid2_px), resolved
+
+
+def resolve(
+    params: Params,
+    state: State,
+    mid2_px: jax.Array,
+    fill_count: jax.Array,
+    fill_depth_bps: jax.Array,
+    fill_mid2_px: jax.Array,
+    dt_s: jax.Array,
+) -> tuple[State, Resolved]:
+    """The first half of `update`: the clock advances and what is due resolves; this step's fills are not in the ring
+    yet, but the rows that they will overwrite are already passed."""
+    state = _advance(state, dt_s)
+    arriving = jnp.sum(_wanted(fill_count, fill_depth_bps, fill_mid2_px).astype(jnp.int32))
+    state, places, timely = _pass_due(params, state, arriving, mid2_px)
+    signed, reference_px = _column(state.ring, places, SIGNED_COUNT), _column(state.ring, places, MID2_PX)
+    move = (mid2_px - reference_px).astype(jnp.float32)
+    reference = jnp.maximum(reference_px, 1).astype(jnp.float32)
     adverse_bps = -jnp.sign(signed).astype(jnp.float32) * move / reference * 1e4
     count = jnp.where(timely, jnp.abs(signed).astype(jnp.float32), 0.0)
     kept = numerics.keep(jnp.sum(count, axis=1), params.curve_halflife_count)
@@ -111,17 +128,38 @@ def update(
         curve_sum_bps=kept * state.curve_sum_bps + jnp.sum(jnp.where(timely, count * adverse_bps, 0.0), axis=1),
         curve_count=kept * state.curve_count + jnp.sum(count, axis=1),
     )
-    chosen = timely & _is_decision(params)[:, None]
-
-    def decided(values: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.where(chosen, values, 0.0), axis=0)
-
+    decision = _is_decision(params)[:, None]
+    chosen = timely & decision
+    valid = jnp.any(chosen, axis=0)
+    depth_mbps = _column(state.ring, jnp.sum(jnp.where(decision, places, 0), axis=0), DEPTH_MBPS)
     return state, Resolved(
-        adverse_bps=decided(adverse_bps),
-        depth_bps=decided(rows[..., DEPTH_MBPS].astype(jnp.float32) * 1e-3),
-        count=decided(count),
-        valid=jnp.any(chosen, axis=0),
+        adverse_bps=jnp.sum(jnp.where(chosen, adverse_bps, 0.0), axis=0),
+        depth_bps=jnp.where(valid, depth_mbps.astype(jnp.float32) * 1e-3, 0.0),
+        count=jnp.sum(jnp.where(chosen, count, 0.0), axis=0),
+        valid=valid,
     )
+
+
+def push(
+    state: State, keep: jax.Array, fill_count: jax.Array, fill_depth_bps: jax.Array, fill_mid2_px: jax.Array
+) -> State:
+    """The second half of `update`: one row per side that filled, the bid's first; nothing unless `keep` ().
+
+    Always two rows are written, those that are not wanted with what stood there: the ring is updated in place.
+    """
+    wanted = keep & _wanted(fill_count, fill_depth_bps, fill_mid2_px)
+    bid, ask = _rows(state.clock_ms, fill_count, fill_depth_bps, fill_mid2_px)
+    position = (state.head + jnp.array([0, 1], jnp.int32)) & (RING - 1)
+    columns = np.arange(4, dtype=np.int32)
+    held = _column(state.ring, position[:, None], columns[None])
+    rows = (
+        jnp.where(wanted[0], bid, jnp.where(wanted[1], ask, held[0])),
+        jnp.where(wanted[0] & wanted[1], ask, held[1]),
+    )
+    ring = state.ring
+    for row, place in zip(rows, position, strict=True):
+        ring = jax.lax.dynamic_update_slice(ring, row[None], (place, jnp.int32(0)))
+    return dataclasses.replace(state, ring=ring, head=state.head + jnp.sum(wanted.astype(jnp.int32)))
 
 
 def decision_horizon_s(params: Params) -> jax.Array:
@@ -139,17 +177,21 @@ def _is_decision(params: Params) -> jax.Array:
     return jnp.arange(len(params.horizons_s), dtype=jnp.int32) == jnp.asarray(params.decision, jnp.int32)
 
 
-def _pass_due(params: Params, state: State, mid2_px: jax.Array) -> tuple[State, jax.Array, jax.Array]:
-    """Moves every tail past what is due; also the rows after the old tails [H, R, 4] and which of them count [H, R]."""
-    lag = jnp.minimum(state.head - state.tail, RING)
-    tail = state.head - lag
+def _pass_due(
+    params: Params, state: State, arriving: jax.Array, mid2_px: jax.Array
+) -> tuple[State, jax.Array, jax.Array]:
+    """Moves every tail past what is due, and past what `arriving` rows will overwrite; also the places of the rows
+    after the old tails [H, R] and which of them count [H, R]."""
+    head = state.head + arriving
+    tail = head - jnp.minimum(head - state.tail, RING)
+    waiting = state.head - tail
     ahead = jnp.arange(RESOLVED, dtype=jnp.int32)[None, :]
-    rows = state.ring[(tail[:, None] + ahead) & (RING - 1)]
-    age_ms = (state.clock_ms - rows[..., CLOCK_MS]).astype(jnp.float32)
+    places = (tail[:, None] + ahead) & (RING - 1)
+    age_ms = (state.clock_ms - _column(state.ring, places, CLOCK_MS)).astype(jnp.float32)
     horizon_ms = jnp.asarray(params.horizons_s, jnp.float32)[:, None] * 1e3
-    due = (ahead < lag[:, None]) & (age_ms >= horizon_ms) & (mid2_px > 0)
+    due = (ahead < waiting[:, None]) & (age_ms >= horizon_ms) & (mid2_px > 0)
     timely = due & (age_ms <= params.late_ratio * horizon_ms + params.late_s * 1e3)
-    return dataclasses.replace(state, tail=tail + jnp.sum(due, axis=1, dtype=jnp.int32)), rows, timely
+    return dataclasses.replace(state, tail=tail + jnp.sum(due, axis=1, dtype=jnp.int32)), places, timely
 
 
 def _advance(state: State, dt_s: jax.Array) -> State:
@@ -159,22 +201,19 @@ def _advance(state: State, dt_s: jax.Array) -> State:
     return dataclasses.replace(state, clock_ms=state.clock_ms + whole_ms.astype(jnp.int32), rest_ms=rest_ms - whole_ms)
 
 
-def _push(state: State, fill_count: jax.Array, fill_depth_bps: jax.Array, fill_mid2_px: jax.Array) -> State:
-    """One row per side that filled, the bid's first; rows that are not wanted are written outside and dropped."""
-    wanted = (fill_count > 0) & (jnp.abs(fill_depth_bps) <= LARGEST_DEPTH_BPS) & (fill_mid2_px > 0)
-    added = wanted.astype(jnp.int32)
-    position = state.head + jnp.array([0, 1], jnp.int32) * added[0]
-    slot = jnp.where(wanted, position & (RING - 1), jnp.array([RING, RING + 1], jnp.int32))
-    count = jnp.clip(jnp.where(wanted, jnp.round(fill_count), 0.0), 1.0, LARGEST_COUNT)
-    depth_mbps = jnp.round(jnp.where(wanted, fill_depth_bps, 0.0) * 1e3)
-    rows = jnp.stack(
-        [
-            fill_mid2_px,
-            jnp.broadcast_to(state.clock_ms, (2,)),
-            depth_mbps.astype(jnp.int32),
-            (SIGN * count).astype(jnp.int32),
-        ],
-        axis=1,
-    )
-    ring = state.ring.at[slot].set(rows, mode="drop", unique_indices=True)
-    return dataclasses.replace(state, ring=ring, head=state.head + added[0] + added[1])
+def _column(ring: jax.Array, places: jax.Array, column: jax.Array | int) -> jax.Array:
+    """Numbers of a column of the ring at `places` of any shape, each in the ring.  A look-up in a flat table is the one
+    gather that needs nothing moved around it."""
+    return ring.reshape(-1).at[places * 4 + column].get(mode="promise_in_bounds", wrap_negative_indices=False)
+
+
+def _wanted(fill_count: jax.Array, fill_depth_bps: jax.Array, fill_mid2_px: jax.Array) -> jax.Array:
+    """[S] bool: fills that make a row."""
+    return (fill_count > 0) & (jnp.abs(fill_depth_bps) <= LARGEST_DEPTH_BPS) & (fill_mid2_px > 0)
+
+
+def _rows(clock_ms: jax.Array, count: jax.Array, depth_bps: jax.Array, mid2_px: jax.Array) -> jax.Array:
+    """[S, 4] int32: the rows of this step's fills; nonsense where a fill makes none."""
+    depth_mbps = jnp.round(jnp.clip(depth_bps, -LARGEST_DEPTH_BPS, LARGEST_DEPTH_BPS) * 1e3).astype(jnp.int32)
+    signed = (SIGN * jnp.clip(jnp.round(count), 1.0, LARGEST_COUNT)).astype(jnp.int32)
+    return jnp.stack([mid2_px, jnp.broadcast_to(clock_ms, (2,)), depth_mbps, signed], axis=1)

@@ -5,17 +5,21 @@ price p of margin it still wants
 
     m(p) = w max(0, 1 - p / edge)          the maximiser of  edge (m - m^2 / 2w) - p m
 
-Total demand falls with p; one bisection finds the price at which it fits what is available.  Markets with more edge
-per margin dollar keep more, and those with less than the price get nothing.  With enough margin p is 0 and every
-market gets what it wants.
+Total demand falls with p; a search over ever finer prices finds the one at which it fits what is available.  Markets
+with more edge per margin dollar keep more, and those with less than the price get nothing.  With enough margin p is 0
+and every market gets what it wants.
 """
+
+import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mmjax.record import record
 
-BISECTIONS = 24  # halvings: the precision of float32
+PRICES, ROUNDS = 15, 6  # prices tried at once, and how often: 16^6 = 2^24 parts, the precision of float32
 ROUNDING = 1.0 - 2.0**-15  # more than a float32 sum over 256 markets can err, so that the true sum never exceeds
 
 
@@ -47,13 +51,23 @@ def allocate_margin_usd(
     inverse_edge = jnp.where(edge > 0, 1.0 / jnp.where(edge > 0, edge, 1.0), 0.0)
 
     def demand(price: jax.Array) -> jax.Array:
-        return wanted * jnp.maximum(1.0 - price * inverse_edge, 0.0)
+        return wanted[None, :] * jnp.maximum(1.0 - price * inverse_edge[None, :], 0.0)
 
-    low, high = jnp.zeros_like(limit), jnp.max(edge)
-    for _ in range(BISECTIONS):
-        middle = 0.5 * (low + high)
-        fits = jnp.sum(demand(middle)) <= limit
-        low, high = jnp.where(fits, low, middle), jnp.where(fits, middle, high)
-    share = jnp.where(jnp.sum(wanted) <= limit, wanted, demand(high))
-    total = jnp.sum(share)
+    price, step = jnp.zeros_like(limit), _folded(jnp.maximum, edge)
+    ahead = np.arange(1, PRICES + 1, dtype=np.float32)
+    for _ in range(ROUNDS):
+        step = step / (PRICES + 1)
+        too_low = _folded(jnp.add, demand((price + step * ahead)[:, None])) > limit
+        price += step * jnp.sum(too_low, dtype=jnp.int32).astype(jnp.float32)
+    share = jnp.where(_folded(jnp.add, wanted) <= limit, wanted, demand(price + step)[0])
+    total = _folded(jnp.add, share)
     return jnp.where(total > limit, share * (limit / jnp.where(total > 0, total, 1.0)), share)
+
+
+def _folded(combine: Callable, values: jax.Array) -> jax.Array:
+    """All of the last axis combined, up to eight parts of it at a time: one by one would not be vector code."""
+    while (length := values.shape[-1]) > 1:
+        count = 8 if length % 8 == 0 else length
+        parts = values.reshape(*values.shape[:-1], count, length // count)
+        values = functools.reduce(combine, (parts[..., part, :] for part in range(count)))
+    return values[..., 0]

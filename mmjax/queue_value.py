@@ -50,7 +50,7 @@ def update(params: Params, state: State, resolved: Resolved, toxicity: jax.Array
     bias_bps = state.bias_bps * numerics.keep(jnp.where(dt_s > 0, dt_s, 0.0), params.forget_halflife_s)
     excess_bps = resolved.adverse_bps - _adverse_bps(params, toxicity)
     seen = resolved.valid & (resolved.count > 0) & jnp.isfinite(excess_bps)
-    kept = jnp.where(seen, (1.0 - params.bias_ewma) ** resolved.count, 1.0)
+    kept = jnp.where(seen, jnp.exp2(resolved.count * jnp.log2(1.0 - params.bias_ewma)), 1.0)
     excess_bps = jnp.where(seen, excess_bps, 0.0)
     for fill in range(resolved.valid.shape[0]):
         bias_bps = kept[fill] * bias_bps + (1.0 - kept[fill]) * excess_bps[fill]

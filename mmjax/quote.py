@@ -74,9 +74,8 @@ def see(p: Params, s: State, o: Obs, sight: Sight) -> State:
 
     vol = volatility.update(p.volatility, s.volatility, o.mid_return_bps, o.dt_s)
     flow = arrival.update(p.arrival, s.arrival, o.trade_count, vol.regime, o.dt_s)
-    ring, resolved = markout.update(
-        p.markout, s.markout, sight.mid2_px, o.fill_count, o.fill_depth_bps, o.fill_mid2_px, o.dt_s
-    )
+    fills = o.fill_count, o.fill_depth_bps, o.fill_mid2_px
+    passed, resolved = markout.resolve(p.markout, s.markout, sight.mid2_px, *fills, o.dt_s)
     cost = adverse.update(p.adverse, s.adverse, resolved, sigma, horizon_s, o.dt_s)
     informed = adverse.is_informed(p.adverse, resolved, sigma, horizon_s)
     tox = toxicity.update(p.toxicity, s.toxicity, *toxicity.tally(resolved, informed), o.dt_s)
@@ -86,7 +85,7 @@ def see(p: Params, s: State, o: Obs, sight: Sight) -> State:
     seen = State(
         volatility=select(sight.fresh, vol, s.volatility),
         arrival=select(sight.fresh, flow, s.arrival),
-        markout=ring,
+        markout=passed,
         adverse=cost,
         toxicity=tox,
         queue_value=queue,
@@ -95,7 +94,10 @@ def see(p: Params, s: State, o: Obs, sight: Sight) -> State:
         zone=s.zone,
     )
     good = sight.healthy & health.finite(seen)
-    return dataclasses.replace(select(good, seen, s), health=health.update(s.health, good))
+    kept = select(good, seen, s)
+    return dataclasses.replace(
+        kept, markout=markout.push(kept.markout, good, *fills), health=health.update(s.health, good)
+    )
 
 
 def propose(p: Params, m: Market, s: State, o: Obs, account: Account, sight: Sight) -> Proposal:

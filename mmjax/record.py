@@ -1,12 +1,12 @@
 """Records: frozen dataclasses that JAX carries as pytrees, and their packing into few arrays.
 
 The cost of a jitted call on CPU follows the number of arrays that cross its boundary, not their size.  So a record
-crosses as two matrices, one float32 and one int32, [A, fields]; `Layout` knows which columns hold which leaf.
+crosses as two matrices, one float32 and one int32, [fields, A]; `Layout` knows which rows hold which leaf.  The markets
+come last: then a field of all markets is one contiguous vector, which is how the compiled step reads and writes it.
 Leaves of `ALONE` elements or more (the fill ring) travel as arrays of their own, so that an update in place stays one.
 """
 
 import dataclasses
-import math
 from typing import Any, dataclass_transform
 
 import jax
@@ -25,77 +25,86 @@ def record(cls: type) -> type:
 
 
 def select(keep: jax.Array, new: Any, old: Any) -> Any:
-    """Leafwise `where(keep, new, old)` over two records of one market; `keep` is a boolean scalar."""
-    return jax.tree.map(lambda a, b: jax.numpy.where(keep, a, b), new, old)
+    """Leafwise `where(keep, new, old)` over two records of one market; `keep` is a boolean scalar.
+
+    A leaf that is the same in both stays as it is, so that a large one is not copied.
+    """
+    return jax.tree.map(lambda a, b: a if a is b else jax.numpy.where(keep, a, b), new, old)
 
 
 class Layout:
-    """Columns of each leaf of a record in its packed arrays; built from a template of one market's numpy leaves.
+    """Rows of each leaf of a record in its packed arrays; built from a template of one market's leaves.
 
     Leaves are float32 or int32 of any shape.  A packed record is a tuple
-    (floats [A, F], ints [A, I], *large leaves [A, ...]).
+    (floats [F, A], ints [I, A], *large leaves [..., A]).
     """
 
     def __init__(self, template: Any):
         leaves, self._treedef = jax.tree_util.tree_flatten(template)
-        self._slots: list[tuple[int, int, tuple[int, ...]]] = []  # (packed array, first column, shape)
-        widths = [0, 0]
+        self._defaults = [np.asarray(leaf) for leaf in leaves]
         self._large: list[np.ndarray] = []
-        for leaf in map(np.asarray, leaves):
-            size = math.prod(leaf.shape)
-            if size >= ALONE:
-                self._slots.append((2 + len(self._large), 0, leaf.shape))
-                self._large.append(leaf)
-                continue
+        # per leaf: packed array, first row, row after the last, shape, axes that put the markets first
+        self._slots: list[tuple[int, int, int, tuple[int, ...], tuple[int, ...]]] = []
+        widths = [0, 0]
+        for leaf in self._defaults:
+            markets_first = (leaf.ndim, *range(leaf.ndim))
             group = {"float32": 0, "int32": 1}[leaf.dtype.name]
-            self._slots.append((group, widths[group], leaf.shape))
-            widths[group] += size
+            if leaf.size >= ALONE:
+                self._slots.append((2 + len(self._large), 0, leaf.shape[0], leaf.shape, markets_first))
+                self._large.append(leaf)
+            else:
+                first, widths[group] = widths[group], widths[group] + leaf.size
+                self._slots.append((group, first, widths[group], leaf.shape, markets_first))
         self.widths = tuple(widths)
-        self._defaults = leaves
 
     def unpack(self, packed: tuple) -> Any:
-        """The record whose leaves are slices of `packed`, [A, ...]; for numpy they are views that write through."""
+        """The record [A, ...] whose leaves are slices of `packed`; for numpy they are views that write through."""
         leaves = []
-        for group, first, shape in self._slots:
-            array = packed[group]
-            if group >= 2:
-                leaves.append(array)
-                continue
-            columns = array[:, first : first + math.prod(shape)]
-            leaves.append(columns.reshape(array.shape[:1] + shape) if len(shape) > 1 else _squeeze(columns, shape))
+        for group, first, end, shape, markets_first in self._slots:
+            if shape == ():
+                leaves.append(packed[group][first])
+            elif len(shape) == 1:
+                leaves.append(packed[group][first:end].T)
+            else:
+                leaves.append(packed[group][first:end].reshape((*shape, -1)).transpose(markets_first))
         return jax.tree_util.tree_unflatten(self._treedef, leaves)
 
     def pack(self, value: Any) -> tuple:
         """The packed arrays of a batched record [A, ...], inside or outside jit."""
-        groups: tuple[list, list] = ([], [])
+        return self.pack_fields(jax.tree.map(lambda leaf: jax.numpy.moveaxis(leaf, 0, -1), value))
+
+    def fields(self, packed: tuple) -> Any:
+        """The record with the markets last, [..., A], or of one market from packed arrays without that axis."""
+        leaves = []
+        for group, first, end, shape, _ in self._slots:
+            rows = packed[group][first:end]
+            leaves.append(rows if group >= 2 else rows.reshape(*shape, *rows.shape[1:]))
+        return jax.tree_util.tree_unflatten(self._treedef, leaves)
+
+    def pack_fields(self, value: Any) -> tuple:
+        """The packed arrays of such a record."""
+        leaves = jax.tree_util.tree_leaves(value)
+        behind = leaves[0].shape[self._defaults[0].ndim :]  # the axis of the markets, or nothing
+        parts = [[np.zeros((0, *behind), np.float32)], [np.zeros((0, *behind), np.int32)]]
         large = []
-        for (group, _, _), leaf in zip(self._slots, jax.tree_util.tree_leaves(value), strict=True):
+        for (group, *_), leaf in zip(self._slots, leaves, strict=True):
             if group >= 2:
                 large.append(leaf)
             else:
-                groups[group].append(leaf.reshape(leaf.shape[0], -1))
-        rows = jax.tree_util.tree_leaves(value)[0].shape[0]
-        empty = np.zeros((rows, 0))
-        floats = jax.numpy.concatenate(groups[0], axis=1) if groups[0] else empty.astype(np.float32)
-        ints = jax.numpy.concatenate(groups[1], axis=1) if groups[1] else empty.astype(np.int32)
-        return (floats, ints, *large)
+                parts[group].append(leaf.reshape(-1, *behind))
+        return (*map(jax.numpy.concatenate, parts), *large)
 
-    def buffers(self, rows: int) -> tuple[tuple, Any]:
+    def buffers(self, markets: int) -> tuple[tuple, Any]:
         """Fresh numpy packed arrays filled with the template's values, and the record of views into them."""
         packed = (
-            np.zeros((rows, self.widths[0]), np.float32),
-            np.zeros((rows, self.widths[1]), np.int32),
-            *(np.broadcast_to(leaf, (rows, *leaf.shape)).copy() for leaf in self._large),
+            np.zeros((self.widths[0], markets), np.float32),
+            np.zeros((self.widths[1], markets), np.int32),
+            *(np.zeros((*leaf.shape, markets), leaf.dtype) for leaf in self._large),
         )
         views = self.unpack(packed)
         for view, default in zip(jax.tree_util.tree_leaves(views), self._defaults, strict=True):
             view[...] = default
         return packed, views
-
-
-def _squeeze(columns: Any, shape: tuple[int, ...]) -> Any:
-    """[A, 1] to [A] for a scalar leaf, [A, n] as it is for a vector."""
-    return columns[:, 0] if shape == () else columns
 
 
 def broadcast(template: Any, rows: int) -> Any:

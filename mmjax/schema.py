@@ -1,6 +1,6 @@
 """The nouns that cross the edge.  Shapes are those of one market; batched records carry A in front.
 
-S sides, L levels, B bins, T tiers.  What stays inside (Params, State, Info) is in `model`.
+S sides, L levels, B bins, T tiers, 5 levels of the book.  What stays inside (Params, State, Info) is in `model`.
 
 Dims    static sizes; a change recompiles
 Market  venue facts and per-market limits
@@ -14,6 +14,10 @@ import dataclasses
 import numpy as np
 
 from mmjax.record import record
+
+TOP_LEVELS = 5  # of the book that the step sees
+GROUPS = 4  # of markets that learn from each other
+NEVER_S = 3600.0  # ages saturate here; also stands for never
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Market:
     """Venue facts and limits of one market.
 
     live: 1 quoted, 0 padding or withdrawn.  px_decimals: decimals of one `_px`.
+    has_lead: 1 when another venue's price of it is subscribed to.  group: of the markets it learns with, below GROUPS.
     tier_lower_usd, tier_max_lev [T]: leverage tiers by notional, padded with +inf.
     leverage_set_lev: set on the account for this market.
     min_notional_usd: venue minimum order.  maker_fee_bps: paid on our fills.
@@ -47,6 +52,8 @@ class Market:
 
     live: np.int32
     px_decimals: np.int32
+    has_lead: np.int32
+    group: np.int32
     tier_lower_usd: np.ndarray
     tier_max_lev: np.ndarray
     leverage_set_lev: np.float32
@@ -63,9 +70,13 @@ class Obs:
     dt_s: seconds since the previous step.  mid_return_bps: change of the mid over it.
     best_px [S]: best bid and ask, 0 = absent.  feed_ok: 1 when the market's data are fresh and sane.
     trade_count [S, B]: trades that would have reached a quote resting on side S, by distance from mid.
-    traded_usd [S]: their notional.  book_age_s, trades_age_s: age of the newest of each.
-    funding_per_hour_frac: predicted rate.  oracle_offset_bps: oracle above mid.
+    traded_usd [S]: their notional.  top_usd, top_bps [S, 5]: size and distance from mid of the best levels, best first,
+    0 usd where absent.  book_age_s, trades_age_s: age of the newest of each, NEVER_S = none.
+    lead_return_bps: change of the lead venue's mid since the previous step.  lead_traded_usd [S]: its trades, by the
+    side that was hit.  lead_age_s: age of its newest frame, NEVER_S = none.  basis_bps: its mid above ours, 0 = unknown.
+    funding_per_hour_frac: predicted rate.  oracle_offset_bps: oracle above mid.  open_interest_coin: 0 = unknown.
     position_lots: signed.  resting_usd [S]: own resting, in flight and unknown.  exchange_room_usd [S]: unknown = 0.
+    reject_count: own orders that the venue refused since the previous step.
     fill_count, fill_usd, fill_depth_bps, fill_mid2_px [S]: own fills of the step: number, notional, mean depth at
     placement, twice the mid at placement.  rest_time_s [S]: mean life of own orders that ended in the step, 0 = none.
     slot_px, slot_lots, slot_busy [S, L]: own resting order per slot; busy = in flight or unknown.
@@ -78,13 +89,21 @@ class Obs:
     feed_ok: np.float32
     trade_count: np.ndarray
     traded_usd: np.ndarray
+    top_usd: np.ndarray
+    top_bps: np.ndarray
     book_age_s: np.float32
     trades_age_s: np.float32
+    lead_return_bps: np.float32
+    lead_traded_usd: np.ndarray
+    lead_age_s: np.float32
+    basis_bps: np.float32
     funding_per_hour_frac: np.float32
     oracle_offset_bps: np.float32
+    open_interest_coin: np.float32
     position_lots: np.int32
     resting_usd: np.ndarray
     exchange_room_usd: np.ndarray
+    reject_count: np.float32
     fill_count: np.ndarray
     fill_usd: np.ndarray
     fill_depth_bps: np.ndarray
@@ -124,6 +143,8 @@ def empty_market(dims: Dims) -> Market:
     return Market(
         live=np.int32(0),
         px_decimals=np.int32(2),
+        has_lead=np.int32(0),
+        group=np.int32(0),
         tier_lower_usd=np.array([0.0] + [np.inf] * (dims.tiers - 1), f32),
         tier_max_lev=np.ones(dims.tiers, f32),
         leverage_set_lev=f32(1),
@@ -145,13 +166,21 @@ def empty_obs(dims: Dims) -> Obs:
         feed_ok=f32(0),
         trade_count=np.zeros((2, dims.bins), f32),
         traded_usd=np.zeros(sides, f32),
+        top_usd=np.zeros((2, TOP_LEVELS), f32),
+        top_bps=np.zeros((2, TOP_LEVELS), f32),
         book_age_s=f32(0),
         trades_age_s=f32(0),
+        lead_return_bps=f32(0),
+        lead_traded_usd=np.zeros(sides, f32),
+        lead_age_s=f32(NEVER_S),
+        basis_bps=f32(0),
         funding_per_hour_frac=f32(0),
         oracle_offset_bps=f32(0),
+        open_interest_coin=f32(0),
         position_lots=i32(0),
         resting_usd=np.zeros(sides, f32),
         exchange_room_usd=np.zeros(sides, f32),
+        reject_count=f32(0),
         fill_count=np.zeros(sides, f32),
         fill_usd=np.zeros(sides, f32),
         fill_depth_bps=np.zeros(sides, f32),

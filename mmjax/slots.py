@@ -94,12 +94,10 @@ def compare(
     what it expects to earn; of a modify, the price error repaired and what the change of size expects to earn; of a
     cancel, `cancel_bps`.
     """
-    # Computed once: a square would otherwise compute all that led to its sides again for every pair.
-    target_px, target_lots, target_value_bps = jax.lax.optimization_barrier((target_px, target_lots, target_value_bps))
     resting, busy = slot_lots > 0, slot_busy > 0
     px_per_bps = 0.5e-4 * mid2_px.astype(jnp.float32)
     band_px = jnp.clip(band_bps * px_per_bps, 0.0, LARGEST_BAND_PX).astype(jnp.int32)
-    target = pair(target_px, target_lots, slot_px, slot_lots, slot_busy, jax.lax.optimization_barrier(band_px))
+    target = pair(target_px, target_lots, slot_px, slot_lots, slot_busy, band_px)
     px, lots, value_bps = _take(target_px, target), _take(target_lots, target), _take(target_value_bps, target)
 
     gap_px = jnp.abs(px - slot_px)

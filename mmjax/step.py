@@ -1,16 +1,11 @@
-"""The step: every market at once.  The only vmap and the only jit.
+"""The step: every market at once.  The only batching and the only jit.
 
     step           records in, records out; what replay, sweeps and tests call
     CompiledStep   the same, compiled ahead of time, with packed arrays at its boundary; what runs live
 
 A compiled step refuses other shapes instead of compiling again, so nothing slow can happen once it quotes.
-
-Between stages stand optimisation barriers.  Without them XLA on CPU fuses a stage's arithmetic into each of its many
-users, and again into every column of the packed output: the same numbers at many times the cost.  A late pass of XLA
-removes the barriers unless the composition root switched that pass off.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,38 +13,44 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax import model, portfolio, quote, schema, sight
+from mmjax.lanes import compiler_options, native, over_markets
 from mmjax.model import Info, Params, State
 from mmjax.record import Layout
 from mmjax.schema import Account, Dims, Market, Obs, Quotes
+from mmjax.sight import Sight
 
 Seen = tuple[State, Quotes, Info]
 ROWS_COUNT_ONCE = 0  # account-wide tunables are read from the first row
 
-_stored = jax.lax.optimization_barrier
-
 
 def step(params: Params, market: Market, state: State, obs: Obs, account: Account) -> Seen:
     """One step of all markets: records with leaves [A, ...], but `account`, whose leaves are scalars."""
-    over_markets = jax.vmap
-    shared = None
-    view = _stored(over_markets(sight.look, in_axes=(0, 0, shared))(market, obs, account))
-    state = _stored(over_markets(quote.see)(params, state, obs, view))
-    proposal = _stored(
-        over_markets(quote.propose, in_axes=(0, 0, 0, 0, shared, 0))(params, market, state, obs, account, view)
-    )
-    share_usd = _stored(
-        portfolio.allocate_margin_usd(
-            jax.tree.map(lambda leaf: leaf[ROWS_COUNT_ONCE], params.portfolio),
-            jnp.sum(proposal.margin_wanted_usd, axis=-1),
-            proposal.edge_per_margin,
-            proposal.quoting,
-            account.margin_free_usd,
-        )
-    )
-    return _stored(
-        over_markets(quote.place, in_axes=(0, 0, 0, 0, shared, 0, 0, 0))(
-            params, market, state, obs, account, view, proposal, share_usd
-        )
+    records = (params, market, state, obs)
+    params, market, state, obs = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -1), records)
+    view, state, proposal = over_markets(_think, shared=(4,))(params, market, state, obs, account)
+    share_usd = _share_usd(params, proposal, account)
+    seen = over_markets(quote.place, shared=(4,))(params, market, state, obs, account, view, proposal, share_usd)
+    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), seen)
+
+
+def _think(
+    params: Params, market: Market, state: State, obs: Obs, account: Account
+) -> tuple[Sight, State, quote.Proposal]:
+    """All that one market does before the account's margin is shared out."""
+    view = sight.look(market, obs, account)
+    state = quote.see(params, state, obs, view)
+    return view, state, quote.propose(params, market, state, obs, account, view)
+
+
+def _share_usd(params: Params, proposal: quote.Proposal, account: Account) -> jax.Array:
+    """The margin of each market, [A], from records with the markets last."""
+    bid_usd, ask_usd = proposal.margin_wanted_usd
+    return portfolio.allocate_margin_usd(
+        jax.tree.map(lambda leaf: leaf[ROWS_COUNT_ONCE], params.portfolio),
+        bid_usd + ask_usd,
+        proposal.edge_per_margin,
+        proposal.quoting,
+        account.margin_free_usd,
     )
 
 
@@ -66,45 +67,69 @@ class CompiledStep:
         self.account_layout = Layout(schema.empty_account())
         self._params_layout = Layout(model.default_params())
         self._market_layout = Layout(schema.empty_market(dims))
-        state = jax.jit(jax.vmap(model.init))(params)
-        self._state_layout = Layout(jax.tree.map(lambda leaf: np.asarray(leaf[0]), state))
-        self._params = tuple(jnp.asarray(array) for array in self._params_layout.pack(params))
-        self._market = tuple(jnp.asarray(array) for array in self._market_layout.pack(market))
-        self._initial = jax.tree.map(np.asarray, state)
+        self._state_layout = Layout(_zeros(jax.eval_shape(model.init, model.default_params())))
+        self._params = jax.jit(self._params_layout.pack)(params)
+        self._market = jax.jit(self._market_layout.pack)(market)
+        self._initial = jax.jit(lambda params: self._state_layout.pack(jax.vmap(model.init)(params)))(params)
         self.reset()
         self._out_layout: Layout  # known once the step is traced
-        self._run = self._compile()
+        obs, _ = self.obs_layout.buffers(dims.markets)
+        account, _ = self.account_layout.buffers(1)
+        lowered = jax.jit(self._packed_step, donate_argnums=2).lower(
+            self._params, self._market, self._state, obs, account
+        )
+        self._run = lowered.compile(compiler_options())
 
     def __call__(self, obs: tuple, account: tuple) -> tuple[Quotes, Info]:
         """Packed observation and account (numpy) to quotes and their explanation, numpy records [A, ...]."""
         self._state, out = self._run(self._params, self._market, self._state, obs, account)
-        return self._out_layout.unpack(jax.device_get(out))
+        return self._out_layout.unpack([np.asarray(array) for array in out])
 
     def reset(self) -> None:
         """Forgets everything that was learned, as if just compiled."""
-        self._state = tuple(jnp.array(array) for array in self._state_layout.pack(self._initial))
+        self._state = tuple(jnp.array(array) for array in self._initial)
 
     @property
     def state(self) -> State:
         """A copy of the memory, numpy [A, ...]."""
         return self._state_layout.unpack(tuple(np.array(array) for array in self._state))
 
-    def _compile(self) -> Callable[..., Any]:
-        def packed_step(params: tuple, market: tuple, state: tuple, obs: tuple, account: tuple) -> tuple:
-            self.trace_count += 1
-            account_record = jax.tree.map(lambda leaf: leaf[0], self.account_layout.unpack(account))
-            state_record, quotes, info = step(
-                self._params_layout.unpack(params),
-                self._market_layout.unpack(market),
-                self._state_layout.unpack(state),
-                self.obs_layout.unpack(obs),
-                account_record,
-            )
-            shown = (quotes, info)
-            self._out_layout = Layout(jax.tree.map(lambda leaf: np.zeros(leaf.shape[1:], leaf.dtype), shown))
-            return self._state_layout.pack(state_record), self._out_layout.pack(shown)
+    def _packed_step(self, params: tuple, market: tuple, state: tuple, obs: tuple, account: tuple) -> tuple:
+        """`step` on packed arrays: records are unpacked and packed inside the functions of one market."""
+        self.trace_count += 1
+        account = jax.tree.map(lambda array: array[:, 0], account)
 
-        obs, _ = self.obs_layout.buffers(self.dims.markets)
-        account, _ = self.account_layout.buffers(1)
-        lowered = jax.jit(packed_step, donate_argnums=2).lower(self._params, self._market, self._state, obs, account)
-        return lowered.compile()
+        def think(params: tuple, market: tuple, state: tuple, obs: tuple, account: tuple) -> Any:
+            return _think(
+                self._params_layout.fields(params),
+                self._market_layout.fields(market),
+                self._state_layout.fields(state),
+                self.obs_layout.fields(obs),
+                self.account_layout.fields(account),
+            )
+
+        def share_usd(params: tuple, proposal: quote.Proposal, account: tuple) -> jax.Array:
+            return _share_usd(self._params_layout.fields(params), proposal, self.account_layout.fields(account))
+
+        def place(params: tuple, market: tuple, state: State, obs: tuple, account: tuple, *rest: Any) -> tuple:
+            state, quotes, info = quote.place(
+                self._params_layout.fields(params),
+                self._market_layout.fields(market),
+                state,
+                self.obs_layout.fields(obs),
+                self.account_layout.fields(account),
+                *rest,
+            )
+            self._out_layout = Layout(_zeros((quotes, info)))
+            return self._state_layout.pack_fields(state), self._out_layout.pack_fields((quotes, info))
+
+        view, state, proposal = over_markets(think, shared=(4,), is_native=True)(params, market, state, obs, account)
+        share = native(share_usd)(params, proposal, account)
+        return over_markets(place, shared=(4,), is_native=True)(
+            params, market, state, obs, account, view, proposal, share
+        )
+
+
+def _zeros(record: Any) -> Any:
+    """A template of the record's shapes and types."""
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), record)

@@ -5,6 +5,7 @@ import logging
 
 import numpy as np
 import pytest
+from test_paper_tape_market import snapshot, write
 
 from exec import build
 from exec.build import choose, dims_of, guard_limits
@@ -129,3 +130,18 @@ def test_hip3_markets_get_their_profile(specs):
     params = build._params(dims_of(2), chosen, settings())
     assert [item.profile.value for item in chosen] == ["hip3", settings().run.profile]
     assert params.arrival.robust_weight[0] == np.float32(0.6) != params.arrival.robust_weight[1]
+
+
+def test_what_a_recording_lost_is_said_by_name(tmp_path, caplog):
+    rows = [snapshot(second, 100.0 + 0.001 * second, 100.02 + 0.001 * second) for second in range(60)]
+    rows[7] = (rows[7][0], [(float("nan"), 5.0)] * 3, rows[7][2])
+    write(tmp_path, "hyperliquid_ETH_20250101", book=rows)
+    caplog.set_level(logging.INFO)
+
+    async def venue_of(clock):
+        return build_venue(clock, 1, {}, tmp_path)
+
+    run_virtual(venue_of, 0)
+    (warning,) = [record for record in caplog.records if record.name == "exec.paper.build"]
+    assert warning.levelno == logging.WARNING
+    assert "hyperliquid_ETH_20250101: used" in warning.getMessage() and "nan 1" in warning.getMessage()

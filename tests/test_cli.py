@@ -21,7 +21,7 @@ KEYS = {
 def type_in(monkeypatch, capsys, *words):
     """(exit code, stdout, stderr) of a command line."""
     monkeypatch.setattr(sys, "argv", ["mmjax", *map(str, words)])
-    monkeypatch.setattr(cli, "_log_to_stderr", lambda live: None)
+    monkeypatch.setattr(cli, "_log_to_stderr", lambda: None)
     with pytest.raises(SystemExit) as left:
         cli.main()
     shown = capsys.readouterr()

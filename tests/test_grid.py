@@ -185,3 +185,15 @@ def test_no_lots_for_no_size_or_no_price(size, px):
 def test_enormous_sizes_stay_inside_int32():
     lots = grid.lots(jnp.full((2, 1), math.inf, jnp.float32), jnp.full((2, 1), 1, jnp.int32), jnp.float32(10))
     assert 0 < int(lots[0, 0]) < 2**31
+
+
+def test_vector_quotients_are_exact():
+    """Int32 quotients by floats, on multiples of the divisor, beside them, and up to the largest numbers."""
+    rng = np.random.default_rng(17)
+    for largest in (10, 10**4, 2**31 - 1):
+        divisor = np.exp(rng.uniform(0, np.log(largest), 300_000)).astype(np.int64)
+        multiple = divisor * rng.integers(0, (2**31 - 1) // divisor + 1) + rng.integers(-1, 2, 300_000)
+        anything = np.exp(rng.uniform(0, np.log(2**31 - 1), 300_000)).astype(np.int64)
+        for dividend in (multiple.clip(0, 2**31 - 1), anything, np.full(300_000, 2**31 - 1)):
+            found = jax.jit(grid._whole)(dividend.astype(np.int32), divisor.astype(np.int32))
+            np.testing.assert_array_equal(found, dividend // divisor)

@@ -75,7 +75,7 @@ def test_records_are_frozen_keyword_only_and_slotted():
 def test_pack_and_unpack(rows):
     layout, value = Layout(template()), random_record(rows)
     packed = layout.pack(value)
-    assert all(array.shape[0] == rows for array in packed)
+    assert all(array.shape[-1] == rows for array in packed)
     assert_equal(jax.device_get(layout.unpack(packed)), value)
 
 

@@ -96,7 +96,7 @@ def test_the_packed_arrays_are_the_snapshot():
     obs = tape.snapshot(ns(0.2))
     floats, ints = tape.packed
     assert np.shares_memory(obs.feed_ok, floats) and np.shares_memory(obs.best_px, ints)
-    assert floats.shape[0] == ints.shape[0] == 8
+    assert floats.shape[-1] == ints.shape[-1] == 8
 
 
 def test_too_many_markets_is_an_error():

@@ -1,5 +1,6 @@
 """A paper venue from a few words: synthetic universe or recordings, seed, and who starts with how much money."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from exec.paper.tape_market import TapeMarket
 from exec.paper.venue import PaperVenue
 from feeds.clock import Clock
 
+log = logging.getLogger(__name__)
+
 
 def build(
     clock: Clock,
@@ -25,7 +28,7 @@ def build(
 ) -> PaperVenue:
     """A venue with its books filled, ready to `run`; `perps` is how many the synthetic market lists.
 
-    Raises TapeError when the recordings hold nothing usable.
+    Rows and recordings that were left out are logged by name.  Raises TapeError when nothing usable is left.
     """
     start_ns = clock.now_ns()
     if tape is None:
@@ -33,6 +36,9 @@ def build(
         market = SyntheticMarket(listings, np.random.default_rng(seed))
     else:
         market = TapeMarket(tape, start_ns)
+        for report in market.reports:
+            clean = report.status == "used" and not report.defects
+            log.log(logging.INFO if clean else logging.WARNING, "tape %s", report)
         listings = market.listings()
     exchange = Exchange(listings, start_ns=start_ns)
     for user, uusd in funds_uusd.items():
