@@ -4,7 +4,7 @@
   Refused   the venue answered no: nothing happened
   Unknown   bytes left and no answer proves what became of them: every limit must assume that they took effect
 
-Only the first may be tried again.  `GuardTripped` is our own refusal, before the socket.
+Only the first may be tried again.
 """
 
 from mmjax.errors import MmjaxError
@@ -28,7 +28,3 @@ class Refused(ExecError):
 
 class Unknown(ExecError):
     """The request left and its fate is not known."""
-
-
-class GuardTripped(ExecError):
-    """The guard allows nothing but cancels until a person resets it."""

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from exec.errors import GuardTripped
 from exec.orders import BID, NS_PER_S, Order, OrderTable
 from exec.reconcile import Modify, Place, Plan
 from mmjax.units import tick_px
@@ -108,27 +107,13 @@ class Guard:
 
     def __init__(self, limits: Limits, sz_decimals: Sequence[int]):
         self.limits = limits
-        self.tripped = ""
         self._sz_decimals = tuple(sz_decimals)
         self._rejects: list[deque[int]] = [deque(maxlen=limits.max_rejects) for _ in sz_decimals]
         self._account_rejects: deque[int] = deque(maxlen=limits.account_max_rejects)
         self._paused_until_ns = [0] * len(sz_decimals)
         self._account_paused_until_ns = 0
 
-    # --- the latch and the breaker
-
-    def trip(self, reason: str) -> None:
-        """From now on only cancels leave, until `reset`."""
-        self.tripped = self.tripped or reason
-
-    def reset(self) -> None:
-        """A person has looked."""
-        self.tripped = ""
-
-    def require(self) -> None:
-        """Raises GuardTripped while the latch is set."""
-        if self.tripped:
-            raise GuardTripped(f"guard tripped: {self.tripped}; only cancels leave until it is reset")
+    # --- the breaker
 
     def rejected(self, row: int, text: str, now_ns: int) -> None:
         """The venue refused an order of this market; prices overtaken by the market are no fault and do not count."""
@@ -196,8 +181,6 @@ class Guard:
     ) -> tuple[str, bool]:
         """(reason to refuse, empty if none; whether to send it reduce-only); `own_lots` would be replaced."""
         limits = self.limits
-        if self.tripped:
-            return f"tripped: {self.tripped}", False
         if self.paused(row, now_ns):
             return "paused: too many refusals", False
         if mode != QUOTE and mode != REDUCE:

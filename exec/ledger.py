@@ -117,7 +117,6 @@ class Ledger:
         self.start_value_uusd = 0
         self.transfers_uusd = 0
         self.fill_count = 0
-        self.unpriced_count = 0
         self._horizon_ns = round(horizon_s * NS_PER_S)
         self._spread_huusd = zeros()
         self._adverse_huusd = zeros()
@@ -159,19 +158,12 @@ class Ledger:
         np.copyto(self.mid2_px, fresh, where=known)
         self._settle(now_ns)
 
-    def on_mid(self, row: int, mid2_px: int, now_ns: int) -> None:
-        """The same for one market."""
-        if mid2_px > 0:
-            self._move(row, mid2_px)
-        self._settle(now_ns)
-
     def on_fill(self, fill: OwnFill, mid2_px: int, now_ns: int) -> bool:
         """Books a fill once, at twice the mid of its instant (0 = unknown: the last one known, else its own price)."""
         if not self._seen.add(fill):
             return False
         row = fill.row
         if mid2_px <= 0:
-            self.unpriced_count += 1
             mid2_px = int(self.mid2_px[row]) or 2 * fill.px
         self._move(row, mid2_px)
         signed_lots = fill.lots if fill.side == 0 else -fill.lots

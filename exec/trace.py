@@ -42,7 +42,6 @@ class Trace:
         self._hash = hashlib.blake2b(digest_size=16)
         self._first_frame_ns = 0
         self.frame_to_wire = Samples()
-        self.frames_in = self.frames_out = 0
 
     def hexdigest(self) -> str:
         """The hash so far."""
@@ -50,14 +49,12 @@ class Trace:
 
     def frame_in(self, data: bytes, is_market: bool) -> None:
         """A frame arrived."""
-        self.frames_in += 1
         self._note(b"<", data)
         if is_market and not self._first_frame_ns:
             self._first_frame_ns = self._stopwatch()
 
     def frame_out(self, data: bytes) -> None:
         """A frame was written."""
-        self.frames_out += 1
         self._note(b">", data)
 
     def stepped(self) -> int:

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exec.errors import GuardTripped
 from exec.guard import HALT, QUOTE, REDUCE, Guard, Limits, Truth
 from exec.orders import NS_PER_S, Batch, OrderTable, Outcome, Report, run_prefix
 from exec.reconcile import Modify, Place, Plan
@@ -241,18 +240,6 @@ def test_slow_refusals_do_not_add_up():
     for minute in range(20):
         one.rejected(0, "Order has invalid size.", T0 + minute * 31 * NS_PER_S)
     assert not one.paused(0, T0 + 19 * 31 * NS_PER_S)
-
-
-def test_latch_keeps_its_first_reason_until_reset():
-    one, orders = guard(), table()
-    one.require()
-    one.trip("daily loss")
-    one.trip("another")
-    assert not allowed(one, orders, Place(0, 0, 0, 9_900, 2_000))
-    with pytest.raises(GuardTripped, match="daily loss"):
-        one.require()
-    one.reset()
-    assert allowed(one, orders, Place(0, 0, 0, 9_900, 2_000))
 
 
 @settings(max_examples=150, deadline=None)

@@ -34,7 +34,6 @@ def test_the_hash_is_of_direction_time_and_bytes():
         (trace.frame_in(data, True) if direction == b"<" else trace.frame_out(data))
         expected.update(direction + clock.time_ns.to_bytes(8, "big") + data)
     assert trace.hexdigest() == expected.hexdigest()
-    assert (trace.frames_in, trace.frames_out) == (2, 1)
 
 
 def test_time_direction_and_order_all_matter():
@@ -101,4 +100,4 @@ def test_a_watched_dial_traces_both_ways():
         return trace
 
     trace = run_virtual(main, START_NS)
-    assert (trace.frames_in, trace.frames_out) == (1, 1) and trace.stepped() > 0
+    assert trace.stepped() > 0 and trace.hexdigest() != Trace(Hand()).hexdigest()
