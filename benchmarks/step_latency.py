@@ -58,7 +58,7 @@ def fill_obs(obs: Obs, mid2_px: np.ndarray, quotes: Any, rng: np.random.Generato
 class Bench:
     """One size: the compiled step and its rival on the same frames."""
 
-    def __init__(self, rows: int):
+    def __init__(self, rows: int, numpy_rival: bool = True):
         rng = np.random.default_rng(rows)
         market, mid2_px = universe(rows, rng)
         params = model.batched_params(rows)
@@ -75,9 +75,11 @@ class Bench:
             fill_obs(obs, mid2_px, quotes, rng)
             quotes, _ = self.step(packed, self.account_packed)
             self.frames.append(packed)
-            self.records.append(numpy_twin.in_float64(obs))
-        self.params, self.market = numpy_twin.in_float64(params), numpy_twin.in_float64(market)
-        self.state = numpy_twin.init(self.params)
+            if numpy_rival:
+                self.records.append(numpy_twin.in_float64(obs))
+        if numpy_rival:
+            self.params, self.market = numpy_twin.in_float64(params), numpy_twin.in_float64(market)
+            self.state = numpy_twin.init(self.params)
 
     def compiled(self, turn: int) -> None:
         """One step of ours."""

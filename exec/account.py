@@ -10,6 +10,7 @@ Until `open` everything that is said is about the past: the positions then read 
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,11 @@ import numpy as np
 from exec import wire
 from exec.budget import Budget
 from exec.ledger import Ledger, OwnFill
-from exec.orders import Order, OrderTable
+from exec.orders import NS_PER_S, Order, OrderTable
 from exec.queue import QueueTable
 from feeds import events
 from feeds.tape import Tape
+from feeds.universe import DELISTED
 from mmjax.units import UUSD_PER_USD, DecimalError, parse_lots, parse_px
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,8 @@ log = logging.getLogger(__name__)
 CHANNELS = ("orderUpdates", "userFills", "userFundings", "activeAssetData")
 DISAGREEMENTS = 2  # reads in a row that must show the same other position before the venue's wins
 TALLY_WORDS = 100
+DAY_NS = 86_400 * NS_PER_S
+DELISTED_STATUS = "delistedCanceled"
 UNREADABLE = "account"  # subject under which the tape holds a market back
 
 
@@ -45,9 +49,11 @@ class Tally(Counter[str]):
 class AccountBook:
     """Everything that is known of the account; arrays are [A] or [A, S] in rows of the tape.
 
-    equity_usd, margin_free_usd, peak_usd, start_usd: as last read.  fill_mid2_px [A, S]: twice the mid that the newest
-    fill met.  room_lots [A, S]: what the venue would still take, net of what rests.  rejects, faults: by their words.
-    is_open: the start has read the account.
+    equity_usd, margin_free_usd: as last read.  peak_usd, day_start_usd: highest equity, and that at 00:00 UTC or at the
+    start when that was later, both as if all that was ever put in or taken out had been so from the beginning.
+    fill_mid2_px [A, S]: twice the mid that the newest fill met.  room_lots [A, S]: what the venue would still take, net
+    of what rests.  rejects, faults: by their words.  is_open: the start has read the account.
+    `on_halt(row, words)` is told when the venue says that a market trades no more.
     """
 
     def __init__(
@@ -56,8 +62,11 @@ class AccountBook:
         self.markets, self.tape, self.orders, self.ledger, self.budget = markets, tape, orders, ledger, budget
         self.queue = QueueTable(rows, orders.slot_px.shape[2])
         self.room_lots = np.zeros((rows, 2), np.int64)
-        self.equity_usd = self.margin_free_usd = self.peak_usd = self.start_usd = 0.0
+        self.equity_usd = self.margin_free_usd = 0.0
+        self._own_usd = self._own_peak_usd = self._own_start_usd = 0.0  # equity less transfers: now, peak, day
+        self._day: int | None = None  # since 1970, UTC
         self.is_open = False
+        self.on_halt: Callable[[int, str], None] = lambda row, words: None
         self.rejects = Tally()
         self.faults = Tally()
         self.fill_counts = np.zeros(rows, np.int64)
@@ -108,6 +117,8 @@ class AccountBook:
             self._bad_line(update.order.coin, f"orderUpdates: {failure}")
             return
         if report is not None:
+            if report.status == DELISTED_STATUS:
+                self.on_halt(report.row, DELISTED)
             order = self.orders.on_report(report, now_ns)
             if order is not None:
                 self.follow_queue(order)
@@ -250,15 +261,16 @@ class AccountBook:
             self.ledger.forget(fill)
         self.ledger.open(positions, mark_px, state.value_uusd)
         self.read_state(state)
-        self.start_usd = self.peak_usd = self.equity_usd
+        self._own_peak_usd = self._own_start_usd = self._own_usd
         self.opened_ms = state.time_ms
         self.is_open = True
 
     def read_state(self, state: wire.AccountState) -> None:
-        """Equity and margin as the venue has them."""
+        """Equity and margin as the venue has them, with the transfers that the ledger has been told of."""
         self.equity_usd = state.value_uusd / UUSD_PER_USD
         self.margin_free_usd = state.free_uusd / UUSD_PER_USD
-        self.peak_usd = max(self.peak_usd, self.equity_usd)
+        self._own_usd = (state.value_uusd - self.ledger.transfers_uusd) / UUSD_PER_USD
+        self._own_peak_usd = max(self._own_peak_usd, self._own_usd)
 
     def disagreements(self, state: wire.AccountState) -> list[int]:
         """Rows whose position the venue has shown differently, and alike, in `DISAGREEMENTS` reads in a row."""
@@ -290,6 +302,30 @@ class AccountBook:
         """One refusal, under its words without numbers."""
         self.rejects.note(text.split(" asset=")[0].split(", bbo")[0].split(":")[0].strip())
 
+    # --- result
+
+    def turn_day(self, now_ns: int) -> None:
+        """At 00:00 UTC the day's result starts from the equity read last; a clock that goes back turns nothing."""
+        today = now_ns // DAY_NS
+        if self._day is not None and today > self._day:
+            self._own_start_usd = self._own_usd
+        self._day = today if self._day is None else max(self._day, today)
+
+    @property
+    def peak_usd(self) -> float:
+        """Highest equity read, in the money that is in the account now."""
+        return self._own_peak_usd + self.equity_usd - self._own_usd
+
+    @property
+    def day_start_usd(self) -> float:
+        """Equity at the start of the day, in the money that is in the account now."""
+        return self._own_start_usd + self.equity_usd - self._own_usd
+
+    @property
+    def day_pnl_usd(self) -> float:
+        """Result since 00:00 UTC, or since the start when that was later; transfers are none."""
+        return self._own_usd - self._own_start_usd
+
     def drawdown_frac(self) -> float:
-        """Loss from the peak, over the larger of peak and start."""
-        return max(0.0, (self.peak_usd - self.equity_usd) / max(self.peak_usd, self.start_usd, 1e-9))
+        """Loss from the peak, as a share of it; transfers are none."""
+        return max(0.0, (self._own_peak_usd - self._own_usd) / max(self.peak_usd, 1e-9))

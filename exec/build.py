@@ -2,10 +2,12 @@
 
 import dataclasses
 import logging
+from collections.abc import Collection
 
 import numpy as np
 
 from exec.guard import Limits
+from feeds.lead_symbol import lead_symbol
 from feeds.universe import MarketSpec, select
 from mmjax import derive, model, schema
 from mmjax.config import MarketSettings, Settings
@@ -14,7 +16,7 @@ from mmjax.errors import ConfigError
 from mmjax.model import Params
 from mmjax.record import broadcast
 from mmjax.schema import Dims, Market
-from mmjax.step import CompiledStep
+from mmjax.step import CompiledStep, Programs
 from mmjax.units import UUSD_PER_USD, px_decimals
 
 log = logging.getLogger(__name__)
@@ -24,22 +26,38 @@ GUARD_SLACK_MULT = 1.5  # the guard counts both legs of a modify; the step count
 SECONDS_PER_DAY = 86_400.0
 TRADE_USD = 20_000.0  # mean market order of a liquid market; guess, only for a prior
 LAM0_RANGE_PER_S = (0.02, 2.0)
+GROUP_OF_QUARTER = (0, 1, 1, 2)  # by volume, most traded first
+HIP3_GROUP = schema.GROUPS - 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Chosen:
-    """A market to quote, with its limits and the leverage to set."""
+    """A market to quote, with its limits, the leverage to set and the lead venue's symbol for it ("": none)."""
 
     spec: MarketSpec
     derived: Derived
     leverage_lev: int
     profile: Profile
+    lead_symbol: str = ""
 
 
-def choose(specs: list[MarketSpec], settings: Settings, margin_free_usd: float, maker_fee_bps: float) -> list[Chosen]:
-    """The markets wanted and viable.  Raises UniverseError for unknown names, ConfigError when none is viable."""
+def choose(
+    specs: list[MarketSpec],
+    settings: Settings,
+    margin_free_usd: float,
+    maker_fee_bps: float,
+    lead_listed: Collection[str] = (),
+) -> list[Chosen]:
+    """The markets wanted and viable; `lead_listed` are the symbols that the lead venue has.
+
+    Raises UniverseError for unknown names, ConfigError when no market is viable or a lead symbol that was set is not
+    to be had.
+    """
     _check_names(specs, settings)
-    wanted = [_derive(spec, settings, margin_free_usd, maker_fee_bps) for spec in select(specs, settings.run.markets)]
+    wanted = [
+        _derive(spec, settings, margin_free_usd, maker_fee_bps, lead_listed)
+        for spec in select(specs, settings.run.markets)
+    ]
     viable = [chosen for chosen in wanted if chosen.derived.viable]
     for chosen in wanted:
         if not chosen.derived.viable:
@@ -61,7 +79,13 @@ def _check_names(specs: list[MarketSpec], settings: Settings) -> None:
             raise ConfigError(f"market.{coin}: the venue does not list it; known: {', '.join(sorted(known)[:8])}, ...")
 
 
-def _derive(spec: MarketSpec, settings: Settings, margin_free_usd: float, maker_fee_bps: float) -> Chosen:
+def _derive(
+    spec: MarketSpec,
+    settings: Settings,
+    margin_free_usd: float,
+    maker_fee_bps: float,
+    lead_listed: Collection[str],
+) -> Chosen:
     own = settings.market.get(spec.coin, MarketSettings())
     profile = Profile(own.profile or (Profile.HIP3 if spec.is_hip3 else settings.run.profile))
     leverage = min(settings.run.leverage_lev, spec.max_leverage)
@@ -76,7 +100,7 @@ def _derive(spec: MarketSpec, settings: Settings, margin_free_usd: float, maker_
         viable = derived.max_position_usd >= derived.min_order_usd
         reason = "" if viable else f"{spec.coin}: max_position_usd = {derived.max_position_usd:g} is under one order"
         derived = dataclasses.replace(derived, viable=viable, diagnostic=reason)
-    return Chosen(spec, derived, leverage, profile)
+    return Chosen(spec, derived, leverage, profile, lead_symbol(spec.coin, own.lead_symbol, lead_listed))
 
 
 def dims_of(markets: int, levels: int = 8) -> Dims:
@@ -84,10 +108,12 @@ def dims_of(markets: int, levels: int = 8) -> Dims:
     return Dims(markets=schema.rows_for(markets), levels=levels)
 
 
-def compiled_step(chosen: list[Chosen], settings: Settings, maker_fee_bps: float) -> CompiledStep:
-    """The step of these markets, compiled."""
+def compiled_step(
+    chosen: list[Chosen], settings: Settings, maker_fee_bps: float, programs: Programs | None = None
+) -> CompiledStep:
+    """The step of these markets, compiled, or as `programs` keeps it."""
     dims = dims_of(len(chosen))
-    return CompiledStep(dims, _params(dims, chosen, settings), _market(dims, chosen, maker_fee_bps))
+    return CompiledStep(dims, _params(dims, chosen, settings), _market(dims, chosen, maker_fee_bps), programs)
 
 
 def _params(dims: Dims, chosen: list[Chosen], settings: Settings) -> Params:
@@ -117,9 +143,12 @@ def _params(dims: Dims, chosen: list[Chosen], settings: Settings) -> Params:
 
 def _market(dims: Dims, chosen: list[Chosen], maker_fee_bps: float) -> Market:
     market = broadcast(schema.empty_market(dims), dims.markets)
+    groups = groups_of([item.spec for item in chosen])
     for row, item in enumerate(chosen):
         tiers = item.spec.tiers[: dims.tiers]
         market.live[row] = 1
+        market.has_lead[row] = bool(item.lead_symbol)
+        market.group[row] = groups[row]
         market.px_decimals[row] = px_decimals(item.spec.sz_decimals)
         market.tier_lower_usd[row, : len(tiers)] = [lower for lower, _ in tiers]
         market.tier_max_lev[row, : len(tiers)] = [leverage for _, leverage in tiers]
@@ -128,6 +157,17 @@ def _market(dims: Dims, chosen: list[Chosen], maker_fee_bps: float) -> Market:
         market.max_position_usd[row] = item.derived.max_position_usd
         market.target_liquidity_usd[row] = item.derived.target_liquidity_usd
     return market
+
+
+def groups_of(specs: list[MarketSpec]) -> list[int]:
+    """Which markets learn from each other: 0 the quarter with the most volume in 24 hours (the majors), 1 the middle
+    half, 2 the quarter with the least, 3 those deployed by builders (HIP-3), whatever their volume."""
+    own = [row for row, spec in enumerate(specs) if not spec.is_hip3]
+    ranked = sorted(own, key=lambda row: (-specs[row].day_volume_usd, specs[row].asset))
+    groups = [HIP3_GROUP] * len(specs)
+    for rank, row in enumerate(ranked):
+        groups[row] = GROUP_OF_QUARTER[4 * rank // len(ranked)]
+    return groups
 
 
 def guard_limits(chosen: list[Chosen], settings: Settings, rows: int) -> Limits:

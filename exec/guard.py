@@ -102,6 +102,11 @@ class _Sums:
         self._best[row] = (max(bid, px), ask) if side == BID else (bid, min(ask, px))
 
 
+def is_race(text: str) -> bool:
+    """Whether a refusal only says that the market was quicker."""
+    return POST_ONLY_CROSS in text or POST_ONLY_STATUS in text
+
+
 class Guard:
     """The limits of one account, `sz_decimals` of its markets, and its memory of refusals."""
 
@@ -117,7 +122,7 @@ class Guard:
 
     def rejected(self, row: int, text: str, now_ns: int) -> None:
         """The venue refused an order of this market; prices overtaken by the market are no fault and do not count."""
-        if POST_ONLY_CROSS in text or POST_ONLY_STATUS in text:
+        if is_race(text):
             return
         window_ns, pause_ns = int(self.limits.window_s * NS_PER_S), int(self.limits.pause_s * NS_PER_S)
         if _fills_up(self._rejects[row], now_ns, window_ns):

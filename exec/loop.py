@@ -4,17 +4,18 @@
     run      market frame -> tape -> step -> reconcile -> guard -> outbox -> venue, as often as there is news
     finish   cancel everything of ours, read back that it is gone, settle the ledger with the venue
 
-The stepper has company: two pumps (market, account), the posting socket, and the reader that checks what we believe of
-the account.  Whatever ends one of them ends the run, by name, and `finish` runs all the same.
+The stepper has company: two pumps (market, account), the posting socket, the reader that checks what we believe of the
+account, and the roster that checks which markets are listed.  Whatever ends one of them ends the run, by name, and
+`finish` runs all the same.
 """
 
 import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,21 +26,25 @@ from exec.errors import ExecError, NotSent, Unknown
 from exec.guard import HALT, QUOTE, Guard, Limits, Truth
 from exec.journal import Journal
 from exec.ledger import Ledger
-from exec.orders import DEATH_READS, EXPIRY_MARGIN_NS, NS_PER_S, OPEN, Order, OrderTable, run_prefix
+from exec.orders import DEATH_READS, EXPIRY_MARGIN_NS, NS_PER_S, Order, OrderTable, run_prefix
 from exec.outbox import Outbox
 from exec.reader import Reader, Sight
-from exec.reconcile import Plan, plan, register
+from exec.reconcile import Plan, cancel_all, plan, register
+from exec.roster import Roster
 from exec.sign import NonceSource, Signer
 from exec.terms import Terms
 from exec.trace import Samples, Trace
 from exec.venue import Rest, VenueClient
 from feeds import events
 from feeds.clock import Clock
+from feeds.lead import LeadPrices, LeadSession
+from feeds.lead_symbol import check_sources
 from feeds.link import Dial, pump
 from feeds.session import Session
 from feeds.tape import Tape
 from feeds.universe import MarketSpec
 from mmjax.model import Info
+from mmjax.schema import Quotes
 from mmjax.step import CompiledStep
 
 log = logging.getLogger(__name__)
@@ -54,13 +59,14 @@ SETTLE_S, SETTLE_TRIES = 0.2, 5  # a payment of the last instant needs a moment 
 
 @dataclass(frozen=True)
 class Wiring:
-    """How to reach the venue: dials for three sockets, REST, and the account's signer."""
+    """How to reach the venue: dials for three sockets, REST, and the account's signer; and a second venue's feed."""
 
     market: Dial
     account: Dial
     posts: Dial
     rest: Rest
     signer: Signer
+    lead: Dial | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,16 @@ class Cadence:
     step_min_s: float = 0.05
     step_max_s: float = 0.5
     cancel_after_s: float = 60.0
+
+
+class Turn(NamedTuple):
+    """A step as it was: packed observation and account (until the next step), quotes and their explanation."""
+
+    now_ns: int
+    obs: tuple
+    account: tuple
+    quotes: Quotes
+    info: Info
 
 
 class Loop:
@@ -87,11 +103,13 @@ class Loop:
         journal: Journal,
         nonces: NonceSource,
         cadence: Cadence = Cadence(),
+        lead_symbols: Sequence[str] = (),
     ):
         rows, levels = step.dims.markets, step.dims.levels
         self.specs, self.step, self.clock, self.cadence = specs, step, clock, cadence
         self.trace = Trace(clock)
-        self.tape = Tape(specs, rows, levels, step.dims.bins)
+        self.lead = LeadPrices(lead_symbols if wiring.lead is not None else ())
+        self.tape = Tape(specs, rows, levels, step.dims.bins, self.lead)
         self.orders = OrderTable(rows, levels, run_prefix(seed))
         self.ledger = Ledger(rows)
         whole_ladder = len(specs) * 2 * levels  # may be placed at once; after that the pace holds
@@ -99,9 +117,12 @@ class Loop:
         self.guard = Guard(limits, [spec.sz_decimals for spec in specs] + [0] * (rows - len(specs)))
         self.account = AccountBook(wire.Markets(specs), rows, self.tape, self.orders, self.ledger, self.budget)
         self._rng = np.random.default_rng(seed)
+        self._rng_lead = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
         self._news = asyncio.Event()
         self._wire(wiring, journal, nonces, leverage_lev)
         self.info: Info | None = None
+        self.turn: Turn | None = None
+        self.watchers: list[Callable[[Turn], None]] = []  # told of every step once its orders are on their way
         self.step_time = Samples()
         self.steps = 0
         self.guard_refused = 0
@@ -120,13 +141,18 @@ class Loop:
     def _wire(self, wiring: Wiring, journal: Journal, nonces: NonceSource, leverage_lev: list[int]) -> None:
         """The parts that talk: sessions, posting client, outbox, terms, reader."""
         clock, watch = self.clock, self.trace.watch
+        check_sources(wiring.market, wiring.lead)
         self._dials = watch(wiring.market, True), watch(wiring.account, False)
+        self._lead_dial = watch(wiring.lead, True) if wiring.lead is not None else None
+        self.lead_session = LeadSession(self.lead.symbols)
         self._market_session = Session(market_subscriptions(self.specs))
         wanted = account_subscriptions(self.specs, wiring.signer.address)
         self._account_session = Session(wanted)
         vital = [subscription for subscription in wanted if subscription["type"] in ("orderUpdates", "userFills")]
         self.client = VenueClient(watch(wiring.posts, False), wiring.rest, clock, self._rng)
         self.outbox = Outbox(self.account, self.guard, self.client, wiring.signer, journal, nonces, clock, self.trace)
+        self.roster = Roster(self.specs, self.tape, self.client, self.budget, clock, self._news.set)
+        self.account.on_halt = self.roster.doubt
         self.client.on_late = self.outbox.on_late
         self.outbox.on_settled = self._on_settled
         self.terms = Terms(self.account, self.outbox, leverage_lev, self.cadence.cancel_after_s, clock)
@@ -147,6 +173,7 @@ class Loop:
         Raises what failed, after everything of ours is cancelled; several failures as a group.
         """
         links = [asyncio.create_task(work, name=name) for name, work in self._links()]
+        lead = self._follow_lead()
         worker = asyncio.create_task(self._work(), name="stepper")
         ends = [asyncio.create_task(event.wait()) for event in (stop, self.outbox.failed)]
         failures: list[BaseException] = []
@@ -160,6 +187,7 @@ class Loop:
                 failures.append(failure)
             finally:
                 failures += await _end(*links)
+                await _end(*lead)
                 failures += await self._close()
         _raise(failures)
 
@@ -171,10 +199,27 @@ class Loop:
             ("posts", self.client.run()),
         ]
 
+    def _follow_lead(self) -> list[asyncio.Task]:
+        """The lead venue's pump: its end is noted and its age grows, but quoting goes on without it."""
+        if self._lead_dial is None or not self.lead.symbols:
+            return []
+        work = pump(
+            self.lead_session, self._lead_dial, self._on_lead, self.clock, self._rng_lead, self.lead.set_connected
+        )
+        task = asyncio.create_task(work, name="lead")
+        task.add_done_callback(self._lead_ended)
+        return [task]
+
+    def _lead_ended(self, task: asyncio.Task) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self.account.faults.note("lead feed ended")
+            log.error("lead feed ended; quoting goes on without it", exc_info=task.exception())
+
     async def _work(self) -> None:
         await self._start_patiently()
         async with asyncio.TaskGroup() as group:
             group.create_task(self.reader.run(), name="reader")
+            group.create_task(self.roster.run(), name="listings")
             group.create_task(self._step_forever(), name="steps")
 
     async def _close(self) -> list[BaseException]:
@@ -222,6 +267,12 @@ class Loop:
         self.account.on_market(event)
         self._news.set()
 
+    def _on_lead(self, event: Any, recv_ns: int) -> None:
+        if isinstance(event, events.Malformed | events.Refused):
+            self._note(event)
+        self.lead.on_event(event, recv_ns)
+        self._news.set()
+
     def _on_account(self, event: Any, recv_ns: int) -> None:
         if isinstance(event, events.Refused | events.VenueError):
             self._note(event)
@@ -263,6 +314,8 @@ class Loop:
                 pass
             self._news.clear()
             self._step()
+            for watch in self.watchers:
+                watch(self.turn)
             await asyncio.sleep(self.cadence.step_min_s)
 
     def _step(self) -> None:
@@ -273,6 +326,7 @@ class Loop:
         started = time.perf_counter_ns()
         quotes, self.info = self.step(self.tape.packed, self._account_packed)
         self.step_time.add(time.perf_counter_ns() - started)
+        self.turn = Turn(now_ns, self.tape.packed, self._account_packed, quotes, self.info)
         self.steps += 1
         if now_ns < self.outbox.rests_until_ns:
             return
@@ -291,8 +345,13 @@ class Loop:
         sight = self.reader.sight(now_ns)
         allowance = self.budget.allowance(now_ns, self.orders.live_count)
         if sight is Sight.BLIND:
-            return Plan([order for order in self.orders.all_live() if order.state is OPEN], [], [])
-        return plan(quotes, self.orders, allowance.orders if sight is Sight.CLEAR else 0, allowance.cancels)
+            return cancel_all(self.orders)
+        if sight is not Sight.CLEAR:
+            return plan(quotes, self.orders, 0, allowance.cancels)
+        asked = self.budget.asked_bps_usd
+        wanted = plan(quotes, self.orders, allowance.orders, allowance.cancels, allowance.openings, asked)
+        self.budget.decided(wanted.bought_bps_usd, wanted.deferred_count, wanted.deferred_bps_usd)
+        return wanted
 
     def _show(self, now_ns: int) -> None:
         """Brings what our own side knows into the tape, and takes the snapshot."""
@@ -316,7 +375,8 @@ class Loop:
         view = self._account_view
         view.equity_usd[0] = account.equity_usd
         view.margin_free_usd[0] = account.margin_free_usd
-        view.day_pnl_usd[0] = account.equity_usd - account.start_usd
+        account.turn_day(now_ns)
+        view.day_pnl_usd[0] = account.day_pnl_usd
         view.drawdown_frac[0] = account.drawdown_frac()
         view.request_headroom_frac[0] = self.budget.headroom_frac()
 
@@ -365,7 +425,7 @@ class Loop:
         more and `DEATH_READS` lists of open orders in a row are without it.
         """
         await self.outbox.drain()  # answers to what was placed last
-        self._cancel([order for order in self.orders.all_live() if order.state is OPEN])
+        self._cancel(cancel_all(self.orders).cancels)
         await self.outbox.drain()
         now_ns = self.clock.now_ns()
         listed = await self.reader.look()

@@ -21,9 +21,10 @@ import msgspec
 from exec import wire
 from exec.account import AccountBook
 from exec.errors import NotSent, Refused, Unknown
-from exec.guard import Guard
+from exec.guard import Guard, is_race
 from exec.journal import NOT_SENT, OK, REFUSED, UNKNOWN, Journal
 from exec.orders import NS_PER_MS, NS_PER_S, Batch, OrderTable, Outcome
+from exec.roster import HALTED, says_halted
 from exec.sign import NonceSource, Signer
 from exec.trace import Trace
 from exec.venue import VenueClient
@@ -124,10 +125,19 @@ class Outbox:
             if outcome.kind in ("error", "refused"):
                 self.account.count_reject(outcome.text)
                 if batch.kind != "cancel":
-                    self.guard.rejected(order.row, outcome.text, now_ns)
+                    self._refused(order.row, outcome.text, now_ns)
             elif outcome.kind != "unknown":
                 self._count(batch.kind)
             self.account.follow_queue(order)
+
+    def _refused(self, row: int, text: str, now_ns: int) -> None:
+        """A refusal counts against its market, unless the market was quicker, or a market of its batch is halted."""
+        if says_halted(text):
+            self.account.on_halt(row, HALTED)
+            return
+        if not is_race(text):
+            self.account.tape.on_reject(row)
+        self.guard.rejected(row, text, now_ns)
 
     def _count(self, kind: str) -> None:
         if kind == "order":

@@ -10,7 +10,10 @@ from rich.text import Text
 
 @dataclass(frozen=True, slots=True)
 class MarketRow:
-    """One market now; own best bid and ask in bps from mid (None: not resting); `why` is empty while it quotes."""
+    """One market now; own best bid and ask in bps from mid (None: not resting); `why` is empty while it quotes.
+
+    position_usd: at the mid, or at the mark where there is none.
+    """
 
     coin: str
     mid: str
@@ -29,21 +32,27 @@ class MarketRow:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The account now; latencies in microseconds, budget in requests."""
+    """The account now; latencies in microseconds, budget in requests, their price in bps x usd (0: plentiful).
+
+    pnl_usd: of this run.  day_pnl_usd: since 00:00 UTC.  lead: the second venue's feed in words, empty without one.
+    """
 
     venue: str
     elapsed_s: float
     equity_usd: float
     pnl_usd: float
+    day_pnl_usd: float
     margin_free_usd: float
     margin_used_usd: float
     requests_left: int
+    request_price_bps_usd: float
     open_orders: int
     fills: int
     volume_usd: float
     step_us_p50: float
     frame_to_wire_us_p50: float
     frame_to_wire_us_p99: float
+    lead: str
     notice: str
 
 
@@ -76,13 +85,21 @@ def _header(header: Header) -> Text:
     text = Text()
     text.append(f"mmjax {header.venue}  {_clock(header.elapsed_s)}   ", "bold")
     text.append(f"equity ${header.equity_usd:,.2f}  P&L ")
-    text.append(f"{header.pnl_usd:+,.2f}", "green" if header.pnl_usd >= 0 else "red")
+    text.append(f"{header.pnl_usd:+,.2f}", _profit(header.pnl_usd))
+    text.append("  day ")
+    text.append(f"{header.day_pnl_usd:+,.2f}", _profit(header.day_pnl_usd))
     text.append(f"  margin free ${header.margin_free_usd:,.0f} used ${header.margin_used_usd:,.0f}")
     text.append(f"\norders {header.open_orders}  fills {header.fills}  volume ${header.volume_usd:,.0f}")
-    text.append(f"  requests left {header.requests_left:,}")
+    text.append(f"  requests left {header.requests_left:,} at {header.request_price_bps_usd:,.1f} bps x $")
     text.append(f"  step {header.step_us_p50:,.0f} us  frame to wire p50 {header.frame_to_wire_us_p50:,.0f} us")
     text.append(f" p99 {header.frame_to_wire_us_p99:,.0f} us")
+    if header.lead:
+        text.append(f"  {header.lead}")
     return text
+
+
+def _profit(usd: float) -> str:
+    return "green" if usd >= 0 else "red"
 
 
 def _clock(elapsed_s: float) -> str:
@@ -110,7 +127,7 @@ def _table(rows: Sequence[MarketRow]) -> Table:
             _bps(row.bid_bps),
             _bps(row.ask_bps),
             f"{row.position_usd:+,.0f}" if row.position_usd else "flat",
-            Text(f"{row.pnl_usd:+.2f}", "green" if row.pnl_usd >= 0 else "red"),
+            Text(f"{row.pnl_usd:+.2f}", _profit(row.pnl_usd)),
             str(row.fills),
             Text(row.why, "yellow"),
         )

@@ -6,16 +6,20 @@ import numpy as np
 
 from exec.loop import Loop
 from exec.screen import Header, MarketRow
+from feeds.lead import KNOWN_S
+from mmjax import reason
 from mmjax.governor import Zone
 from mmjax.limits import Binding
 from mmjax.mode import Mode
-from mmjax.reason import WORDS, Reason
+from mmjax.overlay import Cause
+from mmjax.reason import Reason
+from mmjax.schema import NEVER_S
 from mmjax.units import UUSD_PER_USD, format_px
 from mmjax.volatility import Regime
 
 
 def summary(loop: Loop, seconds: float, seed: int, recompiles: int, time_to_first_quote_s: float) -> dict[str, Any]:
-    """The run in numbers; keys are stable."""
+    """The run in numbers; keys are stable.  Price of a request and updates waiting for one are those of the end."""
     ledger = loop.ledger
     parts = ledger.attribution(loop.mark_px).usd()
     total_huusd = int(ledger.total_huusd(loop.mark_px).sum())
@@ -50,6 +54,8 @@ def summary(loop: Loop, seconds: float, seed: int, recompiles: int, time_to_firs
         "pnl_identity_error_usd": error_usd,
         "equity_usd": round(loop.account.equity_usd, 6),
         "address_requests_used": loop.budget.used,
+        "request_shadow_price_bps_usd": round(loop.budget.shadow_price_bps_usd, 6),
+        "requests_deferred": loop.budget.deferred_count,
         "open_orders_at_exit": loop.open_orders_at_exit,
         "recompiles_after_warmup": recompiles,
         "time_to_first_quote_s": round(time_to_first_quote_s, 3),
@@ -86,7 +92,8 @@ def text(run: dict[str, Any]) -> str:
         f"orders    placed {run['orders_placed']:,}  modified {run['orders_modified']:,}  cancelled "
         f"{run['orders_cancelled']:,}  open at exit {run['open_orders_at_exit']}",
         f"rejects   {rejects}",
-        f"fills     {run['fills']:,}  volume ${run['volume_usd']:,.2f}  requests used {run['address_requests_used']:,}",
+        f"fills     {run['fills']:,}  volume ${run['volume_usd']:,.2f}  requests used {run['address_requests_used']:,} "
+        f"at {run['request_shadow_price_bps_usd']:,.2f} bps x $, {run['requests_deferred']:,} waiting",
         f"P&L       {pnl['total']:+,.6f} = spread {pnl['spread']:+,.6f} adverse {pnl['adverse']:+,.6f} inventory "
         f"{pnl['inventory']:+,.6f} fees {pnl['fees']:+,.6f} funding {pnl['funding']:+,.6f}  "
         f"(identity error ${run['pnl_identity_error_usd']:.6f})",
@@ -109,17 +116,33 @@ def header(loop: Loop, venue: str) -> Header:
         elapsed_s=loop.elapsed_s,
         equity_usd=account.equity_usd,
         pnl_usd=pnl_usd,
+        day_pnl_usd=account.day_pnl_usd,
         margin_free_usd=account.margin_free_usd,
         margin_used_usd=account.equity_usd - account.margin_free_usd,
         requests_left=budget.cap - budget.used,
+        request_price_bps_usd=budget.shadow_price_bps_usd,
         open_orders=loop.orders.live_count,
         fills=loop.ledger.fill_count,
         volume_usd=float(loop.ledger.traded_uusd.sum()) / UUSD_PER_USD,
         step_us_p50=loop.step_time.us(50),
         frame_to_wire_us_p50=loop.trace.frame_to_wire.us(50),
         frame_to_wire_us_p99=loop.trace.frame_to_wire.us(99),
+        lead=_lead(loop),
         notice=loop.notice,
     )
+
+
+def _lead(loop: Loop) -> str:
+    """The second venue's feed at the latest snapshot; empty where no market has one."""
+    rows = loop.lead.rows
+    if not len(rows):
+        return ""
+    age_s = loop.tape.own().lead_age_s[rows]
+    fresh_count = int((age_s <= KNOWN_S).sum())
+    if fresh_count:
+        return f"lead feed {fresh_count} of {len(rows)} markets"
+    newest_s = float(age_s.min())
+    return f"lead feed lost {newest_s:.0f} s ago" if newest_s < NEVER_S else "lead feed not heard yet"
 
 
 def rows(loop: Loop) -> list[MarketRow]:
@@ -148,7 +171,7 @@ def _row(loop: Loop, row: int, pnl_usd: float) -> MarketRow:
         binding=labels[0] if labels[0] == labels[1] else "/".join(labels),
         bid_bps=_distance_bps(mid2_px, int(bids.max())) if bids.size and mid2_px else None,
         ask_bps=-_distance_bps(mid2_px, int(asks.min())) if asks.size and mid2_px else None,
-        position_usd=float(info.position_usd[row]),
+        position_usd=int(loop.orders.position_lots[row]) * (mid2_px / 2 or int(loop.mark_px[row])) / UUSD_PER_USD,
         pnl_usd=pnl_usd,
         fills=int(loop.account.fill_counts[row]),
         why=_why(loop, row),
@@ -168,13 +191,13 @@ def _why(loop: Loop, row: int) -> str:
     """Why a side is not quoted, in words; the feed's own words where it is the feed."""
     words = []
     for side, code in enumerate(loop.info.why[row]):
-        reason = Reason(int(code))
-        if reason is Reason.NO_FEED:
-            words.append(loop.tape.reason(row) or WORDS[reason])
-        elif reason is Reason.QUOTED and not loop.orders.slot_lots[row, side].any():
+        why = Reason(int(code))
+        if why is Reason.NO_FEED:
+            words.append(loop.tape.reason(row) or reason.WORDS[why])
+        elif why is Reason.QUOTED and not loop.orders.slot_lots[row, side].any():
             words.append("waiting for requests")
         else:
-            words.append(WORDS[reason])
+            words.append(reason.words(why, Cause(int(loop.info.overlay.cause[row]))))
     if words[0] == words[1]:
         return words[0]
     return ", ".join(f"{side}: {word}" for side, word in zip(("bid", "ask"), words, strict=True) if word)

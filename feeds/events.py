@@ -325,6 +325,39 @@ class Post(_Frame, tag="post"):
     data: PostData
 
 
+# --- a second venue, whose prices lead
+
+
+class LeadQuote(_Payload):
+    """Best prices there: in 10^-9 usd and 10^-9 coin; `update_id` grows with every change of that venue's books."""
+
+    symbol: str
+    update_id: int
+    time_ms: int
+    bid_nusd: int
+    bid_ncoin: int
+    ask_nusd: int
+    ask_ncoin: int
+
+
+class LeadTrade(_Payload):
+    """One taker order's prints at one price; `is_buyer_maker`: the taker sold; `trade_id` counts up by symbol."""
+
+    symbol: str
+    trade_id: int
+    time_ms: int
+    px_nusd: int
+    size_ncoin: int
+    is_buyer_maker: bool
+
+
+class LeadAnswer(_Payload):
+    """The answer to request `id`; `error` has the venue's words when it refused."""
+
+    id: int | None
+    error: str
+
+
 # --- said by the session
 
 

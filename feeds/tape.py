@@ -4,22 +4,9 @@ One writer, constant time per event, and no float between the venue's decimal st
 Market data conflate: only the newest best prices and book matter.  Flow (trades, own fills) accumulates until
 `snapshot`, which hands it over and starts again.
 
-When are a market's prices good?  The venue pushes best prices only when they change, and has no sequence numbers, so
-silence alone says nothing.  Three kinds of evidence are combined:
-
-  a statement     a `bbo` or `l2Book` frame whose venue time is newer than the last one's.  Frames with an older time
-                  are dropped; frames that repeat a time are read, but are no statement, so a frozen venue goes stale.
-  a confirmation  an asset context, about one a second, whose mid is ours.  It cannot know about a frozen venue, so it
-                  lends at most QUIET_S.
-  a heartbeat     any frame of any market, for the connection as a whole.
-
-A market is stale when its newest statement is older, in venue time, than its limit: four of its usual gaps, between
-3 s and 12 s, where the gap is learned from venue time, so a market that ticks ten times a second has 3 s and one whose
-book comes every 5 s has 12 s.  A confirmation not older than 3 s raises the limit to QUIET_S.  All markets are stale
-once the connection is silent for 3 s (12 s if no contexts come).  Stale, malformed, crossed, one-sided, contradicted
-and absurd are all the same to the step, `feed_ok` 0, and each has its own words in `reason`.  A malformed or crossed
-frame is dropped and keeps its market suspect until a sane one comes; malformed prints are dropped and counted only,
-since they feed estimators and not prices.
+Whether a market's prices are good is judged by `feeds.freshness`.  A malformed or crossed frame is dropped and keeps
+its market suspect until a sane one comes; malformed prints are dropped and counted only, since they feed estimators and
+not prices.  A second venue's prices are remembered by `feeds.lead` and join the snapshot.
 
 Prints are grouped into the decisions that caused them: those of one taker, side and block are one arrival at its
 deepest price, since what is counted is how often a quote would have been reached, not how many makers were met or into
@@ -36,95 +23,90 @@ import numpy as np
 
 from feeds import events
 from feeds.clock import NS_PER_S
+from feeds.freshness import NS_PER_MS, Evidence, Link, why_not
+from feeds.lead import LeadPrices
+from feeds.lead_wire import NANO_DECIMALS
 from feeds.universe import MarketSpec, parse_fine
 from mmjax.errors import ConfigError
 from mmjax.record import Layout
-from mmjax.schema import Dims, Obs, empty_obs
+from mmjax.schema import NEVER_S, TOP_LEVELS, Dims, Obs, empty_obs
 from mmjax.sides import ASK, BID
-from mmjax.units import PRICE_DECIMALS, UUSD_PER_USD, DecimalError, parse_decimal, parse_lots, parse_px
+from mmjax.units import PRICE_DECIMALS, UUSD_PER_USD, DecimalError, parse_decimal, parse_lots, parse_px, px_decimals
 
-NS_PER_MS = 1_000_000
 BIN_EDGES_BPS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)  # bin i is [edge i-1, edge i); the last has no upper edge
-FASTEST_LIMIT_S, SLOWEST_LIMIT_S = 3.0, 12.0
-GAPS_PER_LIMIT = 4.0
-GAP_WEIGHT = 0.2  # of the newest gap in the learned one
-QUIET_S = 30.0
-CONFIRM_S = 3.0
 FUTURE_MS = 5_000  # a frame stamped later than this past our clock is wrong, or our clock is
 BACKLOG_MS = 5_000  # prints older than this on arrival are history sent at subscription, not flow of this interval
-CONTRADICTION_BPS = 50.0
-ABSURD_FRAC = 0.2  # of the oracle price; the earlier system's limit
 MAX_PX = 2**30 - 1  # twice the mid must fit int32
 MAX_LOTS = 2**53  # a notional still fits a float's exponent, and nobody shows as much
-MAX_AGE_S = 3600.0  # ages saturate here; also stands for never
+ABSURD_LEAD_FRAC = 0.1  # a lead further from our mid than this is another thing, or counts in other units
 
-_FLOW = ("trade_count", "traded_usd", "fill_count", "fill_usd", "fill_depth_bps", "fill_mid2_px", "rest_time_s")
-
+_FLOW = (
+    "trade_count",
+    "traded_usd",
+    "reject_count",
+    "fill_count",
+    "fill_usd",
+    "fill_depth_bps",
+    "fill_mid2_px",
+    "rest_time_s",
+)
 
 _Depth = tuple[dict[int, int], int]  # price to size of one side of a book, and its deepest price
 
 
-class _Row:
+class _Row(Evidence):
     """What is known of one market; plain integers, 0 where unknown."""
 
     __slots__ = (
         "ask_lots",
-        "ask_px",
         "bid_lots",
-        "bid_px",
         "book",
-        "book_ms",
-        "confirmed_ns",
-        "ctx_mid20_px",
-        "ctx_ns",
         "depth",
         "fault_ms",
-        "faults",
-        "funding_per_hour",
-        "gap_s",
-        "holds",
         "last_trade",
-        "lost",
         "mark_px",
-        "mid2_px",
-        "oracle_px",
         "prior_mid2_px",
         "reason",
-        "recv_ns",
+        "row",
         "spec",
         "step_mid2_px",
         "sz_decimals",
+        "top_px",
         "trade_ms",
         "trade_tids",
     )
 
-    def __init__(self, spec: MarketSpec):
-        self.spec, self.sz_decimals = spec, spec.sz_decimals
-        self.bid_px = self.bid_lots = self.ask_px = self.ask_lots = 0
-        self.mid2_px = 0  # bid + ask, while both are there
+    def __init__(self, row: int, spec: MarketSpec):
+        super().__init__(spec.oracle_px)
+        self.row, self.spec, self.sz_decimals = row, spec, spec.sz_decimals
+        self.bid_lots = self.ask_lots = 0
         self.prior_mid2_px = 0  # before the newest venue time
         self.step_mid2_px = 0  # at the previous snapshot, 0 if its prices were not good
-        self.book_ms = self.recv_ns = self.confirmed_ns = self.ctx_ns = 0
-        self.ctx_mid20_px = 0  # twenty times the venue's own mid, which may end on half a unit
-        self.gap_s = FASTEST_LIMIT_S
         self.book: events.L2BookData | None = None
-        self.depth: tuple[_Depth, _Depth] | None = None  # of `book`, once somebody asked
-        self.mark_px, self.oracle_px = spec.mark_px, spec.oracle_px
-        self.funding_per_hour = spec.funding_per_hour
+        self.depth: tuple[_Depth, _Depth] = ({}, 0), ({}, 0)  # of `book`
+        self.top_px = [-1, -1]  # best price per side that the top levels were written for
+        self.mark_px = spec.mark_px
         self.last_trade: tuple[int, int, int, int] | None = None
         self.trade_ms = 0
         self.trade_tids: set[int] = set()
-        self.faults: dict[str, str] = {}  # "book" or "ctx" to what was wrong with the newest frame of that kind
-        self.holds: dict[str, str] = {}  # subject to why our own side does not want this market quoted
         self.fault_ms = 0  # newest venue time of a bad book frame; older good ones do not clear it
-        self.lost = False
         self.reason = "no book yet"
 
 
 class Tape:
-    """Rows of `specs`, in that order, padded to `capacity`; `levels` own slots per side, `bins` distance bins."""
+    """Rows of `specs`, in that order, padded to `capacity`; `levels` own slots per side, `bins` distance bins.
 
-    def __init__(self, specs: Sequence[MarketSpec], capacity: int, levels: int, bins: int = len(BIN_EDGES_BPS)):
+    `lead` remembers the second venue's prices, by the same rows.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[MarketSpec],
+        capacity: int,
+        levels: int,
+        bins: int = len(BIN_EDGES_BPS),
+        lead: LeadPrices | None = None,
+    ):
         if len(specs) > capacity:
             raise ConfigError(f"capacity {capacity}: {len(specs)} markets do not fit; raise it")
         if not 1 <= bins <= len(BIN_EDGES_BPS):
@@ -132,14 +114,20 @@ class Tape:
         self.specs = tuple(specs)
         self.row_of = {spec.coin: row for row, spec in enumerate(specs)}
         self.counts: Counter[str] = Counter()
-        self._rows = [_Row(spec) for spec in specs]
+        self.lead = lead if lead is not None else LeadPrices()
+        self._rows = [_Row(row, spec) for row, spec in enumerate(specs)]
         self._bins = bins
         layout = Layout(empty_obs(Dims(markets=capacity, levels=levels, bins=bins)))
         self._written, self._read = layout.buffers(capacity), layout.buffers(capacity)  # (packed, views) twice
         self._rested_count = np.zeros((capacity, 2))
-        self._connected = False
-        self._has_heartbeat = False
-        self._link_ns = self._step_ns = 0
+        self._top = np.zeros((2, capacity, 2, TOP_LEVELS))  # prices, then sizes in usd
+        self._top_cells, self._top_usd = self._top.reshape(-1).data, self._top[0].size  # cell by cell, and where usd is
+        self._nusd_per_px = np.array([10.0 ** (NANO_DECIMALS - px_decimals(spec.sz_decimals)) for spec in specs])
+        self._link = Link()
+        self._step_ns = 0
+        for row, spec in enumerate(specs):
+            self._written[1].funding_per_hour_frac[row] = spec.funding_per_hour
+            self._written[1].open_interest_coin[row] = spec.open_interest_lots / 10**spec.sz_decimals
 
     # --- what the venue says
 
@@ -153,33 +141,37 @@ class Tape:
 
     def set_connected(self, connected: bool) -> None:
         """A loss makes every market stale until it is heard of on the next connection."""
-        self._connected = connected
-        self._has_heartbeat = False
-        self._link_ns = 0
+        self._link.set_connected(connected)
         for row in self._rows:
             row.lost = row.book_ms > 0
             row.faults.clear()
 
     def on_bbo(self, row: int, data: events.BboData, recv_ns: int) -> None:
         """Best prices of one market."""
-        self._link_ns = recv_ns
+        self._link.heard_ns = recv_ns
         market = self._rows[row]
         bid, ask = data.bbo
-        self._state_best(market, "bbo", data.time, bid, ask, recv_ns)
+        if self._state_best(market, "bbo", data.time, bid, ask, recv_ns):
+            self._write_top(market)
 
     def on_book(self, row: int, data: events.L2BookData, recv_ns: int) -> None:
         """Book snapshot of one market."""
-        self._link_ns = recv_ns
+        self._link.heard_ns = recv_ns
         market = self._rows[row]
         bids, asks = data.levels
-        if self._state_best(
+        if not self._state_best(
             market, "l2Book", data.time, bids[0] if bids else None, asks[0] if asks else None, recv_ns
-        ) and (market.book is None or data.time >= market.book.time):
-            market.book, market.depth = data, None
+        ):
+            return
+        if market.book is None or data.time >= market.book.time:
+            market.book = data
+            market.depth = _readable(bids, market.sz_decimals), _readable(asks, market.sz_decimals)
+            market.top_px[:] = -1, -1
+        self._write_top(market)
 
     def on_trades(self, trades: Sequence[events.TradeData], recv_ns: int) -> None:
         """Prints, of one market or several, oldest first."""
-        self._link_ns = recv_ns
+        self._link.heard_ns = recv_ns
         obs = self._written[1]
         arrivals: dict[tuple, int] = {}  # (row, side, venue time, taker) to its deepest bin so far
         for trade in trades:
@@ -215,28 +207,36 @@ class Tape:
             obs.trade_count[row, side, deepest_bin] += 1
 
     def on_ctx(self, row: int, ctx: events.AssetCtx, recv_ns: int) -> None:
-        """Mark, oracle, funding, and the venue's own mid."""
-        self._link_ns = recv_ns
-        self._has_heartbeat = True
+        """Mark, oracle, funding, open interest, and the venue's own mid."""
+        self._link.heard_ns = recv_ns
+        self._link.has_heartbeat = True
         market = self._rows[row]
         decimals = market.sz_decimals
         try:
             mark_px, oracle_px = parse_px(ctx.markPx, decimals), parse_px(ctx.oraclePx, decimals)
-            funding_per_hour = parse_fine(ctx.funding)
+            funding_per_hour, open_coin = parse_fine(ctx.funding), parse_fine(ctx.openInterest)
             mid20_px = 0 if ctx.midPx is None else 2 * parse_decimal(ctx.midPx, PRICE_DECIMALS - decimals + 1)
             if not (0 < mark_px <= MAX_PX and 0 < oracle_px <= MAX_PX and 0 <= mid20_px <= 20 * MAX_PX):
                 raise DecimalError(f"mark {ctx.markPx}, oracle {ctx.oraclePx} or mid {ctx.midPx} out of range")
+            if not 0 <= open_coin <= MAX_LOTS:
+                raise DecimalError(f"open interest {ctx.openInterest} out of range")
         except DecimalError as failure:
             market.faults["ctx"] = f"malformed activeAssetCtx frame: {failure}"
             return
         if market.faults:
             market.faults.pop("ctx", None)
-        market.mark_px, market.oracle_px, market.funding_per_hour = mark_px, oracle_px, funding_per_hour
+        market.mark_px, market.oracle_px = mark_px, oracle_px
         market.ctx_mid20_px, market.ctx_ns = mid20_px, recv_ns
+        obs = self._written[1]
+        obs.funding_per_hour_frac[row], obs.open_interest_coin[row] = funding_per_hour, open_coin
         if market.mid2_px and abs(mid20_px - 10 * market.mid2_px) <= 10:  # the venue may round away half a unit
             market.confirmed_ns = recv_ns
 
     # --- what our own side says
+
+    def on_reject(self, row: int) -> None:
+        """The venue refused an own order."""
+        self._written[1].reject_count[row] += 1
 
     def on_fill(self, row: int, side: int, usd: float, depth_bps: float, mid2_px: int) -> None:
         """An own fill of `usd` notional; depth from mid and twice the mid are those at the order's placement."""
@@ -340,7 +340,7 @@ class Tape:
             return best_lots
         if not best_px or (px > best_px if side == BID else px < best_px):
             return 0
-        lots_at, deepest_px = self._depth(market)[side]
+        lots_at, deepest_px = market.depth[side]
         if not lots_at or (px < deepest_px if side == BID else px > deepest_px):
             return None
         return lots_at.get(px, 0)
@@ -361,13 +361,16 @@ class Tape:
         columns = zip(*(self._observe(market, now_ns) for market in self._rows), strict=True) if count else ()
         for field, column in zip(_OBSERVED, columns, strict=False):
             getattr(obs, field)[:count] = column
+        mid2_px = self._observe_top(obs, count)
+        if len(self.lead.rows):
+            self._observe_lead(obs, mid2_px, now_ns)
         self._read, self._written = self._written, self._read
         self._start_interval(packed)
         return obs
 
     def _observe(self, market: _Row, now_ns: int) -> tuple[float, ...]:
         """One market's values, in the order of `_OBSERVED`."""
-        market.reason = self._why_not(market, now_ns)
+        market.reason = why_not(market, self._link, now_ns)
         good = not market.reason
         mid2_px = market.mid2_px if good else 0
         return_bps = 1e4 * math.log(mid2_px / market.step_mid2_px) if mid2_px and market.step_mid2_px else 0.0
@@ -377,14 +380,40 @@ class Tape:
             oracle_bps = 1e4 * (2 * market.oracle_px - market.mid2_px) / market.mid2_px
         book_ns = max(market.book_ms * NS_PER_MS, market.confirmed_ns)
         return (
-            (market.bid_px, market.ask_px),
             return_bps,
             float(good),
             _age_s(book_ns, now_ns),
             _age_s(market.trade_ms * NS_PER_MS, now_ns),
-            market.funding_per_hour,
             oracle_bps,
         )
+
+    def _observe_top(self, obs: Obs, count: int) -> np.ndarray:
+        """Best prices, sizes of the top levels and their distances from the mid, 0 where there is no level or no mid.
+
+        Returns twice the mid [count].
+        """
+        px, obs.top_usd[:count] = self._top[:, :count]
+        best_px = px[:, :, 0]
+        obs.best_px[:count] = best_px
+        mid2_px = best_px.sum(axis=1) * best_px.all(axis=1)
+        bps_per_px = np.divide(2e4, mid2_px, out=np.zeros(count), where=mid2_px > 0)
+        apart_px = np.abs(px - 0.5 * mid2_px[:, None, None]) * (px > 0)
+        obs.top_bps[:count] = apart_px * bps_per_px[:, None, None]
+        return mid2_px
+
+    def _observe_lead(self, obs: Obs, mid2_px: np.ndarray, now_ns: int) -> None:
+        """The lead venue's columns; a price absurdly far from ours counts as never heard."""
+        rows = self.lead.rows
+        look = self.lead.look(now_ns)
+        own_mid2_nusd = mid2_px[rows] * self._nusd_per_px[rows] * obs.feed_ok[rows]
+        comparable = (own_mid2_nusd > 0) & (look.mid2_nusd > 0)
+        basis_frac = np.divide(look.mid2_nusd, own_mid2_nusd, out=np.ones(len(rows)), where=comparable) - 1.0
+        absurd = np.abs(basis_frac) > ABSURD_LEAD_FRAC
+        self.counts["absurd_lead"] += int(absurd.sum())
+        obs.lead_return_bps[rows] = np.where(absurd, 0.0, look.return_bps)
+        obs.basis_bps[rows] = np.where(absurd, 0.0, 1e4 * basis_frac)
+        obs.lead_age_s[rows] = np.where(absurd, NEVER_S, look.age_s)
+        obs.lead_traded_usd[rows] = np.where(absurd[:, None], 0.0, look.traded_usd)
 
     def _start_interval(self, packed: tuple) -> None:
         """Carries everything over to the arrays written next, except the flow."""
@@ -393,48 +422,6 @@ class Tape:
         for field in _FLOW:
             getattr(self._written[1], field).fill(0)
         self._rested_count.fill(0)
-
-    # --- judging
-
-    def _why_not(self, market: _Row, now_ns: int) -> str:
-        """The first reason not to trust a market's prices, empty if there is none."""
-        if market.holds:
-            return next(iter(market.holds.values()))
-        if not self._connected:
-            return "disconnected"
-        if market.faults:
-            return next(iter(market.faults.values()))
-        if not market.book_ms:
-            return "no book yet"
-        if market.lost:
-            return "no book since reconnecting"
-        if not market.mid2_px:
-            return "empty book" if not (market.bid_px or market.ask_px) else "one-sided book"
-        return self._why_stale(market, now_ns) or self._why_doubtful(market)
-
-    def _why_stale(self, market: _Row, now_ns: int) -> str:
-        link_s = (now_ns - self._link_ns) / NS_PER_S
-        if link_s > (FASTEST_LIMIT_S if self._has_heartbeat else SLOWEST_LIMIT_S):
-            return f"connection silent for {link_s:.1f} s"
-        age_s = (now_ns - market.book_ms * NS_PER_MS) / NS_PER_S
-        limit_s = min(max(GAPS_PER_LIMIT * market.gap_s, FASTEST_LIMIT_S), SLOWEST_LIMIT_S)
-        if age_s > limit_s and now_ns - market.confirmed_ns <= CONFIRM_S * NS_PER_S:
-            limit_s = QUIET_S
-        if age_s <= limit_s:
-            return ""
-        if now_ns - market.recv_ns <= limit_s * NS_PER_S:
-            return f"venue time stands {age_s:.1f} s behind our clock"
-        return f"silent for {age_s:.1f} s, limit {limit_s:.1f} s"
-
-    def _why_doubtful(self, market: _Row) -> str:
-        """Prices that other channels contradict."""
-        mid2_px = market.mid2_px
-        if market.oracle_px and abs(mid2_px - 2 * market.oracle_px) > ABSURD_FRAC * 2 * market.oracle_px:
-            return f"mid is more than {ABSURD_FRAC:.0%} from the oracle price"
-        apart_bps = abs(market.ctx_mid20_px / (10 * mid2_px) - 1) * 1e4 if market.ctx_mid20_px else 0.0
-        if apart_bps > CONTRADICTION_BPS and market.ctx_ns - market.recv_ns > FASTEST_LIMIT_S * NS_PER_S:
-            return f"best prices are more than {CONTRADICTION_BPS:.0f} bps from the venue's mid"
-        return ""
 
     # --- reading frames
 
@@ -476,9 +463,7 @@ class Tape:
         if market.faults and time_ms >= market.fault_ms:
             market.faults.pop("book", None)
         if time_ms > market.book_ms:
-            if market.book_ms and not market.lost:
-                gap_s = min((time_ms - market.book_ms) / 1e3, SLOWEST_LIMIT_S)
-                market.gap_s += GAP_WEIGHT * (gap_s - market.gap_s)
+            market.learn_gap(time_ms)
             market.book_ms, market.prior_mid2_px = time_ms, market.mid2_px
         market.recv_ns, market.lost = recv_ns, False
         market.bid_px, market.bid_lots, market.ask_px, market.ask_lots = bid_px, bid_lots, ask_px, ask_lots
@@ -511,12 +496,24 @@ class Tape:
         distance_bps = 1e4 * (mid2_px - 2 * px if side == BID else 2 * px - mid2_px) / mid2_px
         return min(bisect_right(BIN_EDGES_BPS, distance_bps), self._bins - 1)
 
-    def _depth(self, market: _Row) -> tuple[_Depth, _Depth]:
-        """Each side of the newest book; a level that cannot be read ends what is known of its side."""
-        if market.depth is None:
-            sides = market.book.levels if market.book is not None else ((), ())
-            market.depth = tuple(_readable(levels, market.sz_decimals) for levels in sides)
-        return market.depth
+    def _write_top(self, market: _Row) -> None:
+        """The best levels of each side: the best price, then what the newest book has beyond it."""
+        cells = self._top_cells
+        for side, best_px, best_lots in (BID, market.bid_px, market.bid_lots), (ASK, market.ask_px, market.ask_lots):
+            cell = (2 * market.row + side) * TOP_LEVELS
+            cells[cell + self._top_usd] = best_px * best_lots / UUSD_PER_USD
+            if best_px == market.top_px[side]:
+                continue
+            market.top_px[side] = cells[cell] = best_px
+            end = cell + TOP_LEVELS
+            for px, lots in market.depth[side][0].items() if best_px else ():
+                if px < best_px if side == BID else px > best_px:
+                    cell += 1
+                    if cell == end:
+                        break
+                    cells[cell], cells[cell + self._top_usd] = px, px * lots / UUSD_PER_USD
+            for rest in range(cell + 1, end):
+                cells[rest] = cells[rest + self._top_usd] = 0.0
 
     def _on_malformed(self, event: events.Malformed) -> None:
         """A frame that names its market makes that market suspect; one that names none was only lost."""
@@ -542,12 +539,10 @@ class Tape:
 
 
 _OBSERVED = (
-    "best_px",
     "mid_return_bps",
     "feed_ok",
     "book_age_s",
     "trades_age_s",
-    "funding_per_hour_frac",
     "oracle_offset_bps",
 )
 _KIND = {"bbo": "book", "l2Book": "book", "activeAssetCtx": "ctx"}
@@ -560,17 +555,22 @@ _HANDLERS = {
 
 
 def _readable(levels: Sequence[events.Level], sz_decimals: int) -> _Depth:
+    """One side of a book; a level that cannot be read ends what is known of it."""
     lots_at: dict[int, int] = {}
-    px = 0
-    for level in levels:
-        try:
-            px, lots = parse_px(level.px, sz_decimals), parse_lots(level.sz, sz_decimals)
-        except DecimalError:
-            break
-        lots_at[px] = lots
-    return lots_at, px
+    deepest_px = 0
+    decimals = px_decimals(sz_decimals)
+    try:
+        for level in levels:
+            px, lots = parse_decimal(level.px, decimals), parse_decimal(level.sz, sz_decimals)
+            if not (0 < px <= MAX_PX and 0 < lots <= MAX_LOTS):
+                break
+            lots_at[px] = lots
+            deepest_px = px
+    except DecimalError:
+        pass
+    return lots_at, deepest_px
 
 
 def _age_s(then_ns: int, now_ns: int) -> float:
-    """Seconds since `then_ns`, within [0, MAX_AGE_S]; never is MAX_AGE_S."""
-    return min(max(now_ns - then_ns, 0) / NS_PER_S, MAX_AGE_S)
+    """Seconds since `then_ns`, within [0, NEVER_S]; never is NEVER_S."""
+    return min(max(now_ns - then_ns, 0) / NS_PER_S, NEVER_S)

@@ -6,7 +6,7 @@ the rest.  Contexts are aligned with the list by place alone; a different number
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from feeds.events import AssetCtx
 from mmjax.errors import UniverseError
 from mmjax.units import DecimalError, parse_decimal, parse_px
 
+DELISTED = "delisted"
 FIRST_NAMED_TABLE = 50  # venue rule: margin table n < 50 is the single tier of n-fold leverage, and is not listed
 HIP3_ASSETS, HIP3_ASSETS_PER_DEX = 100_000, 10_000  # venue rule for the asset ids of builder-deployed markets
 MAX_MARK_PX = 2**29  # so that twice the mid fits int32 even after the price has doubled
@@ -152,6 +153,20 @@ def _figures(ctx: AssetCtx, sz_decimals: int) -> dict[str, Any]:
     }
 
 
+def why_unlisted(spec: MarketSpec, listed: Mapping[str, MarketSpec]) -> str:
+    """Why a market cannot be traded as `spec` any more, empty if it can; `listed`: the venue's newest list by name."""
+    now = listed.get(spec.coin)
+    if now is None:
+        return f"{DELISTED}: gone from the venue's list"
+    if now.is_delisted:
+        return DELISTED
+    if now.fault:
+        return f"listing cannot be read: {now.fault}"
+    if (now.asset, now.sz_decimals) != (spec.asset, spec.sz_decimals):
+        return "listed anew as another market: restart to quote it"
+    return ""
+
+
 def parse_fine(text: str) -> float:
     """A rate or volume, the nearest float to its decimal string; raises DecimalError."""
     return parse_decimal(text, FINE_DECIMALS) / 10**FINE_DECIMALS
@@ -161,7 +176,7 @@ def select(specs: Sequence[MarketSpec], wanted: str) -> list[MarketSpec]:
     """The markets that `wanted` asks for, in its order.
 
     "32" is the 32 most traded that are listed and allow cross margin, "auto:32" at most so many if there are fewer;
-    otherwise names, "BTC,ETH".
+    otherwise names, "BTC,ETH".  A named market that is delisted waits to be listed again, beside others that trade.
     """
     count = wanted.strip().removeprefix("auto:")
     if count.isascii() and count.isdigit():
@@ -171,7 +186,10 @@ def select(specs: Sequence[MarketSpec], wanted: str) -> list[MarketSpec]:
     if repeated:
         raise UniverseError(f"markets {wanted!r}: {', '.join(repeated)} named more than once")
     by_name = {spec.coin: spec for spec in specs}
-    return [_named(by_name, name) for name in names]
+    chosen = [_named(by_name, name) for name in names]
+    if all(spec.is_delisted for spec in chosen):
+        raise UniverseError(f"markets {wanted!r}: delisted; name one that trades")
+    return chosen
 
 
 def _most_traded(specs: Sequence[MarketSpec], count: int, at_most: bool) -> list[MarketSpec]:
@@ -190,8 +208,8 @@ def _named(by_name: dict[str, MarketSpec], name: str) -> MarketSpec:
     spec = by_name.get(name)
     if spec is None:
         raise UniverseError(f"market {name!r} is not listed by the venue{_did_you_mean(name, by_name)}")
-    if spec.is_delisted:
-        raise UniverseError(f"market {name!r} is delisted; remove it from the markets")
+    if spec.is_delisted and not spec.mark_px:
+        raise UniverseError(f"market {name!r} is delisted and has no price; remove it from the markets")
     if spec.fault:
         raise UniverseError(f"market {name!r} cannot be traded: {spec.fault}")
     return spec

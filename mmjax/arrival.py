@@ -135,6 +135,11 @@ def lam0_per_s(params: Params, state: State) -> jax.Array:
     return _edge_rates_per_s(params, state)[0]
 
 
+def side_lam0_per_s(params: Params, state: State) -> jax.Array:
+    """Rate of market orders at the touch of one side, (): the mean of the two."""
+    return jnp.mean(lam0_per_s(params, state))
+
+
 def reach_rate_per_s(params: Params, state: State, depth_bps: jax.Array) -> jax.Array:
     """Market orders per second that reach each depth, [S, L]; falls with depth, and is lam0 at depths of 0 and less."""
     rates = [jnp.log(rate) for rate in _edge_rates_per_s(params, state)]

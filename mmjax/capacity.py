@@ -49,6 +49,11 @@ def ceiling_usd(
     return jnp.where(buys_usd <= params.margin_least_usd, cap_usd, jnp.minimum(cap_usd, held_usd + buys_usd))
 
 
+def scarcest_frac(regime_keep_frac: jax.Array, signal_keep_frac: jax.Array) -> jax.Array:
+    """What remains of the cap, (): the smaller of what regime and signals leave; reasons do not multiply."""
+    return jnp.minimum(regime_keep_frac, signal_keep_frac)
+
+
 def own_room_usd(
     params: Params, ceiling_usd: jax.Array, position_usd: jax.Array, new_exposure_frac: jax.Array | float = 1.0
 ) -> jax.Array:
@@ -64,7 +69,7 @@ def room_usd(
     ceiling_usd: jax.Array,
     position_usd: jax.Array,
     exchange_room_usd: jax.Array,
-    uncounted_usd: jax.Array,
+    uncounted_usd: jax.Array | float = 0.0,
     new_exposure_frac: jax.Array | float = 1.0,
 ) -> jax.Array:
     """Room for all orders of a side together, [S], at least 0; not a number is no room.

@@ -6,6 +6,7 @@ import gc
 import json
 import logging
 import os
+import platform
 import resource
 import signal
 import sys
@@ -28,8 +29,9 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 FAST_START_NS = 1_767_229_200_000_000_000 + 3_300_000_000_000  # 2026-01-01 01:55 UTC: an hour ends within ten minutes
 LATENCY_S = 0.02  # one way on the virtual clock; the venue's blocks come on top
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mmjax" / "xla"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mmjax"
 USAGE_ERROR, RUN_ERROR = 2, 1
+VENUE, VIRTUAL = "paper", "paper on a virtual clock"  # what is learned at one is believed at no other
 PERPS, UNTRADABLE_PERPS = 64, 16  # listed by the paper venue; delisted or isolated-only among them, at most
 MAX_PERPS = 1024
 
@@ -38,6 +40,11 @@ Capital = Annotated[float | None, typer.Option("--capital-usd", help="Everything
 Seconds = Annotated[float | None, typer.Option(help="Stop after so many seconds; 0: at Ctrl-C")]
 Seed = Annotated[int | None, typer.Option(help="Of the synthetic market, the paper key and the order ids")]
 Tape = Annotated[Path | None, typer.Option(help="Recordings (parquet) instead of the synthetic market")]
+LeadMarkets = Annotated[int | None, typer.Option(help="How many of the most traded a second venue leads; 0: none")]
+LeadMs = Annotated[float | None, typer.Option(help="By how many milliseconds it leads, 50 to 300")]
+LeadCut = Annotated[str | None, typer.Option(help="Its outage, START,SECONDS; with ,silent the line stays open")]
+Record = Annotated[Path | None, typer.Option(help="Record the run here, for mmjax replay and mmjax explain")]
+StateFolder = Annotated[Path | None, typer.Option("--state", help="Keep what is learned here, and go on from it")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings in TOML")]
 
 
@@ -60,6 +67,11 @@ def paper(
     tape: Tape = None,
     fast: Annotated[bool, typer.Option("--fast", help="Virtual clock: as fast as the machine goes")] = False,
     seed: Seed = None,
+    lead_markets: LeadMarkets = None,
+    lead_ms: LeadMs = None,
+    lead_cut: LeadCut = None,
+    record: Record = None,
+    state: StateFolder = None,
     config: ConfigFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout at the end")] = False,
     headless: Annotated[bool, typer.Option("--headless", help="No live table")] = False,
@@ -68,7 +80,9 @@ def paper(
     """Trades a universe of perps on a Hyperliquid of its own, on this machine, with pretended money."""
     show = sys.stderr.isatty() and not (as_json or headless)
     _log_to_stderr()
-    settings = _load(config, markets=markets, capital_usd=capital_usd, seconds=seconds, seed=seed)
+    lead = {"lead_markets": lead_markets, "lead_ms": lead_ms, "lead_cut": lead_cut}
+    kept = {"record": record and str(record), "state": state and str(state)}
+    settings = _load(config, markets=markets, capital_usd=capital_usd, seconds=seconds, seed=seed, **lead, **kept)
     _prepare_jax()
     with _workplace(journal) as folder:
         if fast:
@@ -86,18 +100,105 @@ def venue(
     seed: Seed = None,
     tape: Tape = None,
     perps: Annotated[int, typer.Option(help="How many perps the synthetic market lists")] = PERPS,
+    lead_markets: LeadMarkets = None,
+    lead_ms: LeadMs = None,
+    lead_cut: LeadCut = None,
     fund: Annotated[list[str] | None, typer.Option(help="ADDRESS=USD, may be repeated")] = None,
     until_stdin_ends: Annotated[bool, typer.Option("--until-stdin-ends", hidden=True)] = False,
 ) -> None:
     """Runs the paper venue alone, for any client: HTTP and websocket on one loopback port."""
     _log_to_stderr()
-    asyncio.run(_venue(port, 1 if seed is None else seed, tape, perps, _funds(fund or []), until_stdin_ends))
+    seed = 1 if seed is None else seed
+    lead = _lead(lead_markets, lead_ms, lead_cut)
+    asyncio.run(_venue(port, seed, tape, perps, _funds(fund or []), lead, until_stdin_ends))
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="What mmjax paper --record wrote")],
+    params: Annotated[Path | None, typer.Option(help="TOML with [params.*] and [market.*]: what would change")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout")] = False,
+) -> None:
+    """Runs a recorded run's steps again: exit 0 if every quote is the same, bit by bit."""
+    import msgspec
+
+    from exec import replay as replaying
+    from exec import replay_screen
+    from exec.recorder import reading
+
+    _log_to_stderr()
+    settings = _load(params) if params is not None else None
+    _prepare_jax()
+    with reading(file) as recording:
+        found = replaying.replay(recording) if settings is None else replaying.what_if(recording, settings)
+    if as_json:
+        verdict = {"equal": found.is_equal} if settings is None else {}
+        _out(json.dumps(verdict | msgspec.to_builtins(found)))
+    else:
+        _show((replay_screen.render if settings is None else replay_screen.render_what_if)(found, file.name))
+    if found.damaged or (settings is None and not found.is_equal):
+        raise typer.Exit(RUN_ERROR)
+
+
+@app.command()
+def explain(
+    market: Annotated[str | None, typer.Argument(help="As in BTC; all of them, a line each, when left out")] = None,
+    file: Annotated[Path | None, typer.Option(help="Of a recorded run instead of a running program")] = None,
+    at: Annotated[int | None, typer.Option(help="Step of the recorded run, from 1; its last when left out")] = None,
+    pid: Annotated[int | None, typer.Option(help="Which running program, when there are several")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout")] = False,
+) -> None:
+    """Says why a market quotes as it does: its ladder as a sum of named terms, limits, signals, reasons."""
+    import msgspec
+
+    from exec import explain_screen
+
+    _log_to_stderr()
+    if at is not None and file is None:
+        raise ConfigError(f"at = {at}: only a recorded run has steps to choose from; name it with --file")
+    if pid is not None and file is not None:
+        raise ConfigError(f"pid = {pid}: either a running program or --file, not both")
+    found, where = asyncio.run(_ask_running(market, pid)) if file is None else _ask_recorded(market, file, at)
+    if as_json:
+        _out(json.dumps(msgspec.to_builtins(found if market is None else found[0])))
+    else:
+        _show(explain_screen.overview(found, where) if market is None else explain_screen.render(found[0], where))
+
+
+async def _ask_running(market: str | None, pid: int | None) -> tuple[list, str]:
+    """Explanations of a running program, asked for one by one so that it is never held up, and where they are from."""
+    from exec.explainer import understood
+    from exec.window import ask, choose, folder, running
+
+    place = folder(os.environ)
+    chosen = choose(running(place), pid)
+    coins = [market] if market is not None else await ask(place, {"ask": "markets"}, chosen)
+    answers = [await ask(place, {"ask": "explain", "market": coin}, chosen) for coin in coins]
+    return [understood(answer) for answer in answers], f"program {chosen}"
+
+
+def _ask_recorded(market: str | None, file: Path, at: int | None) -> tuple[list, str]:
+    from exec.explainer import of_recording
+    from exec.recorder import reading
+
+    _prepare_jax()
+    with reading(file) as recording:
+        step, found = of_recording(recording, at, market)
+    return found, f"{file.name}, step {step:,}"
+
+
+def _show(renderable: Any) -> None:
+    """On stdout, in colour on a terminal; never cut to the width of something that is not one."""
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(renderable)
 
 
 def main() -> None:
     """Entry point: errors of a user's making become one line and a non-zero exit."""
     try:
-        app(standalone_mode=False)
+        sys.exit(app(standalone_mode=False) or 0)  # a command's own exit code
     except MmjaxError as error:
         _fail(str(error), USAGE_ERROR if isinstance(error, ConfigError) else RUN_ERROR)
     except ExceptionGroup as group:
@@ -144,7 +245,7 @@ def _prepare_jax() -> None:
 
     prepare()
     jax.config.update("jax_platforms", "cpu")  # a step is too small for a GPU to pay
-    jax.config.update("jax_compilation_cache_dir", str(CACHE))
+    jax.config.update("jax_compilation_cache_dir", str(CACHE / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
@@ -188,7 +289,7 @@ def _paper_fast(settings: Any, tape: Path | None, folder: Path, show: bool) -> d
     """Venue and trader in one process on the virtual clock."""
     from exec.paper.build import build
     from exec.paper.limits import Limits
-    from exec.paper.venue import memory_dial, memory_rest
+    from exec.paper.venue import memory_dial, memory_lead_dial, memory_rest
     from exec.sign import NonceSource, Signer, paper_key
     from feeds.clock import Clock, run_virtual
 
@@ -200,13 +301,18 @@ def _paper_fast(settings: Any, tape: Path | None, folder: Path, show: bool) -> d
 
         signer = Signer(paper_key(settings.run.seed))
         funds = _money(settings, signer.address)
-        paper_venue = build(clock, settings.run.seed, funds, tape, _listed(settings.run.markets), Limits())
+        perps = _listed(settings.run.markets)
+        lead = _lead(settings.run.lead_markets, settings.run.lead_ms, settings.run.lead_cut)
+        paper_venue = build(clock, settings.run.seed, funds, tape, perps, Limits(), lead)
         blocks = asyncio.create_task(paper_venue.run(), name="paper venue")
         dial = memory_dial(paper_venue, LATENCY_S)
-        wiring = Wiring(dial, dial, dial, memory_rest(paper_venue, LATENCY_S), signer)
+        symbols = paper_venue.lead.symbols if paper_venue.lead is not None else []
+        lead_dial = memory_lead_dial(paper_venue, LATENCY_S) if symbols else None
+        wiring = Wiring(dial, dial, dial, memory_rest(paper_venue, LATENCY_S), signer, lead_dial)
         seconds = _bounded(settings.run.seconds, paper_venue.market, clock)
         try:
-            run = await _trade(settings, wiring, clock, folder, seconds, "paper (virtual clock)", show, NonceSource())
+            name = "paper (virtual clock)"
+            run = await _trade(settings, wiring, clock, folder, seconds, name, show, NonceSource(), symbols)
         finally:
             blocks.cancel()
             await asyncio.gather(blocks, return_exceptions=True)
@@ -228,7 +334,8 @@ async def _paper_live(settings: Any, tape: Path | None, folder: Path, show: bool
     signer = Signer(paper_key(settings.run.seed))
     arguments = [sys.executable, "-m", "mmjax", "venue", "--port", "0", "--until-stdin-ends"]
     arguments += ["--seed", str(settings.run.seed), "--fund", f"{signer.address}={settings.run.capital_usd:.6f}"]
-    arguments += ["--perps", str(_listed(settings.run.markets))]
+    arguments += ["--perps", str(_listed(settings.run.markets)), "--lead-markets", str(settings.run.lead_markets)]
+    arguments += ["--lead-ms", str(settings.run.lead_ms), "--lead-cut", settings.run.lead_cut]
     if tape is not None:
         arguments += ["--tape", str(tape)]
     child = await asyncio.create_subprocess_exec(
@@ -241,11 +348,13 @@ async def _paper_live(settings: Any, tape: Path | None, folder: Path, show: bool
         venue_facts = json.loads(told)
         url = f"http://127.0.0.1:{venue_facts['port']}"
         dial = dial_websocket(f"ws://127.0.0.1:{venue_facts['port']}/ws")
-        wiring = Wiring(dial, dial, dial, HttpRest(url), signer)
+        symbols = venue_facts["lead_symbols"]
+        lead_dial = dial_websocket(f"ws://127.0.0.1:{venue_facts['port']}/lead/stream") if symbols else None
+        wiring = Wiring(dial, dial, dial, HttpRest(url), signer, lead_dial)
         remaining_s = venue_facts["remaining_s"]
         seconds = min(settings.run.seconds or remaining_s, remaining_s) if remaining_s else settings.run.seconds
         nonces = NonceSource(NonceMark(folder / "nonce"))
-        return await _trade(settings, wiring, SystemClock(), folder, seconds, f"paper {url}", show, nonces)
+        return await _trade(settings, wiring, SystemClock(), folder, seconds, f"paper {url}", show, nonces, symbols)
     finally:
         child.stdin.close()
         with contextlib.suppress(TimeoutError, ProcessLookupError):
@@ -257,7 +366,15 @@ async def _paper_live(settings: Any, tape: Path | None, folder: Path, show: bool
 
 
 async def _trade(
-    settings: Any, wiring: Any, clock: Any, folder: Path, seconds: float, name: str, show: bool, nonces: Any
+    settings: Any,
+    wiring: Any,
+    clock: Any,
+    folder: Path,
+    seconds: float,
+    name: str,
+    show: bool,
+    nonces: Any,
+    lead_listed: list[str],
 ) -> dict[str, Any]:
     """Reads the universe, compiles the step for it, quotes, and sums up."""
     import msgspec
@@ -265,14 +382,15 @@ async def _trade(
     from exec.build import choose, compiled_step, guard_limits
     from exec.journal import Journal
     from exec.loop import Cadence, Loop
+    from exec.programs import Programs
     from exec.summary import summary
     from feeds.universe import parse_universe
 
     _, body = await wiring.rest("/info", b'{"type":"metaAndAssetCtxs"}')
     _, fees = await wiring.rest("/info", msgspec.json.encode({"type": "userFees", "user": wiring.signer.address}))
     fee_bps = float(msgspec.json.decode(fees)["userAddRate"]) * 1e4
-    chosen = choose(parse_universe(body), settings, settings.run.capital_usd, fee_bps)
-    step = compiled_step(chosen, settings, fee_bps)
+    chosen = choose(parse_universe(body), settings, settings.run.capital_usd, fee_bps, lead_listed)
+    step = compiled_step(chosen, settings, fee_bps, Programs(CACHE / "programs"))
     traces = step.trace_count
     loop = Loop(
         [item.spec for item in chosen],
@@ -285,6 +403,7 @@ async def _trade(
         Journal(folder / "journal"),
         nonces,
         Cadence(settings.run.step_min_s, settings.run.step_max_s, settings.run.cancel_after_s),
+        [item.lead_symbol for item in chosen],
     )
     first_quote = _FirstQuote(loop)
     stop = asyncio.Event()
@@ -295,7 +414,8 @@ async def _trade(
         started_ns, wall_ns = clock.now_ns(), time.perf_counter_ns()
         watching = [asyncio.create_task(_watch(loop, name, every_s), name="screen")] if show else []
         try:
-            await loop.run(stop, seconds)
+            async with _company(settings, loop, name):
+                await loop.run(stop, seconds)
         finally:
             for watch in watching:
                 watch.cancel()
@@ -304,6 +424,39 @@ async def _trade(
     run = summary(loop, lasted_s, settings.run.seed, step.trace_count - traces, first_quote.after_s())
     peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
     return run | {"wall_seconds": round((time.perf_counter_ns() - wall_ns) / 1e9, 3), "peak_mb": peak_kb // 1024}
+
+
+@contextlib.asynccontextmanager
+async def _company(settings: Any, loop: Any, name: str):
+    """Who follows a run without being part of it: checkpoint, recording, and the window through which it is asked."""
+    from exec.explainer import of_loop
+    from exec.recorder import Recorder
+    from exec.recording import Header, made_by
+    from exec.saver import Saver
+    from exec.window import Window, folder
+
+    run, step, clock = settings.run, loop.step, loop.clock
+    coins = tuple(spec.coin for spec in loop.specs)
+    is_virtual = "virtual" in name
+    venue_name = VIRTUAL if is_virtual else VENUE
+    async with contextlib.AsyncExitStack() as stack:
+        if run.state:
+            saver = Saver(Path(run.state), step, coins, venue_name, run.checkpoint_every_s)
+            stack.callback(lambda: saver.close(clock.now_ns()))
+            saver.restore(clock.now_ns())
+            loop.watchers.append(lambda turn: saver.step(turn.now_ns))
+        if run.record:
+            start_ns, machine = clock.now_ns(), platform.platform()
+            memory = step.params, step.market, step.state
+            header = Header(step.dims, coins, venue_name, run.seed, start_ns, *memory, made_by(machine))
+            recorder = Recorder(Path(run.record), header, patient=is_virtual)
+            stack.callback(recorder.close)
+            loop.watchers.append(recorder.watcher(step))
+        if not is_virtual:
+            window = Window(folder(os.environ), of_loop(loop), os.getpid())
+            await window.open()
+            stack.push_async_callback(window.close)
+        yield
 
 
 class _FirstQuote:
@@ -372,6 +525,16 @@ def _listed(markets: str) -> int:
     return max(PERPS, int(count) + UNTRADABLE_PERPS) if count.isascii() and count.isdigit() else PERPS
 
 
+def _lead(markets: int | None, lead_ms: float | None, cut: str | None) -> Any:
+    """The paper venue's second feed as it is wanted."""
+    from exec.paper.lead import LeadOptions, parse_cut
+
+    said = {"markets": markets, "lead_ms": lead_ms, "cut": parse_cut(cut or "")}
+    options = LeadOptions(**{name: value for name, value in said.items() if value is not None})
+    options.check()
+    return options
+
+
 def _money(settings: Any, address: str) -> dict[str, int]:
     return {address: round(settings.run.capital_usd * 1e6)}
 
@@ -388,7 +551,7 @@ def _bounded(seconds: float, market: Any, clock: Any) -> float:
 
 
 async def _venue(
-    port: int, seed: int, tape: Path | None, perps: int, funds_uusd: dict[str, int], until_stdin_ends: bool
+    port: int, seed: int, tape: Path | None, perps: int, funds_uusd: dict[str, int], lead: Any, until_stdin_ends: bool
 ) -> None:
     from exec.paper.build import build
     from exec.paper.server import serve
@@ -397,17 +560,19 @@ async def _venue(
     clock = SystemClock()
     if not 1 <= perps <= MAX_PERPS:
         raise ConfigError(f"perps = {perps}: must be at least 1 and at most {MAX_PERPS}")
-    paper_venue = build(clock, seed, funds_uusd, tape, perps)
+    paper_venue = build(clock, seed, funds_uusd, tape, perps, lead=lead)
+    symbols = paper_venue.lead.symbols if paper_venue.lead is not None else []
     bound, close = await serve(paper_venue, port)
     stop = asyncio.Event()
     remaining_s = _bounded(0.0, paper_venue.market, clock)
     if until_stdin_ends:
-        _out(json.dumps({"port": bound, "remaining_s": remaining_s}))
+        _out(json.dumps({"port": bound, "remaining_s": remaining_s, "lead_symbols": symbols}))
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stop.set)
     else:
         listed = [listing.coin for listing in paper_venue.exchange.listings if not listing.is_delisted]
         _out(
-            f"paper venue on http://127.0.0.1:{bound} (websocket /ws), {len(listed)} perps, seed {seed}; Ctrl-C ends it"
+            f"paper venue on http://127.0.0.1:{bound} (websocket /ws), {len(listed)} perps, seed {seed}; "
+            f"{len(symbols)} of them led at /lead/stream; Ctrl-C ends it"
         )
     with _stops_on_signals(stop):
         await _until(stop, paper_venue.run())

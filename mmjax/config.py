@@ -2,7 +2,8 @@
 
 [run]                     capital_usd, markets, seconds, seed, profile, leverage_lev, step_min_s, ...
 [guard]                   limits of the last line of defence
-[params.<concept>]        tunables of every market, by concept file:  [params.governor] yellow_frac = 0.6
+[params.<concept>]        tunables of every market, by concept file:  [params.governor] yellow_ratio = 0.5
+                          nested as the concepts are:  [params.signals.lead_lag]  [params.overlay.daily_loss_frac]
 [market.<COIN>]           max_position_usd, target_liquidity_usd, profile of one market
 [market.<COIN>.<concept>] tunables of one market
 """
@@ -20,7 +21,12 @@ from mmjax.errors import ConfigError
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What to run and with how much; `seconds` 0 means until interrupted."""
+    """What to run and with how much; `seconds` 0 means until interrupted.
+
+    lead_markets, lead_ms, lead_cut: of the paper venue's second feed: how many of the most traded markets it leads,
+    by how much, and START,SECONDS[,silent] of an outage.
+    record: file for a recording of the run.  state: folder for what it learns, saved every `checkpoint_every_s`.
+    """
 
     markets: str = "auto:32"
     capital_usd: float = 10_000.0
@@ -31,6 +37,12 @@ class Run:
     step_min_s: float = 0.02
     step_max_s: float = 0.5
     cancel_after_s: float = 60.0
+    lead_markets: int = 8
+    lead_ms: float = 150.0
+    lead_cut: str = ""
+    record: str = ""
+    state: str = ""
+    checkpoint_every_s: float = 300.0
 
     def check(self) -> None:
         """Raises ConfigError naming the first setting that is out of bounds."""
@@ -41,6 +53,9 @@ class Run:
         _bounds("run.step_min_s", self.step_min_s, 0.0, 10.0)
         _bounds("run.step_max_s", self.step_max_s, self.step_min_s, 60.0, low_open=False)
         _bounds("run.cancel_after_s", self.cancel_after_s, 5.0, 86_400.0, low_open=False)
+        _bounds("run.checkpoint_every_s", self.checkpoint_every_s, 1.0, 86_400.0, low_open=False)
+        _bounds("run.lead_markets", self.lead_markets, 0, 1024, low_open=False)
+        _bounds("run.lead_ms", self.lead_ms, 50.0, 300.0, low_open=False)
         if self.profile not in {profile.value for profile in Profile}:
             raise ConfigError(f"run.profile = {self.profile!r}: use one of {', '.join(p.value for p in Profile)}")
 
@@ -71,11 +86,15 @@ class GuardLimits:
 
 @dataclasses.dataclass(frozen=True)
 class MarketSettings:
-    """What one market overrides; 0 = derived from the capital."""
+    """What one market overrides; 0 = derived from the capital.
+
+    lead_symbol: the lead venue's name of it, "none" for no lead, empty for the usual one.
+    """
 
     max_position_usd: float = 0.0
     target_liquidity_usd: float = 0.0
     profile: str = ""
+    lead_symbol: str = ""
     params: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
 
 
@@ -123,7 +142,8 @@ def _market(coin: str, table: Any, tunables: Tunables) -> MarketSettings:
         raise ConfigError(f"{name} = {table!r}: expected a table, as in [{name}]")
     own = {key: value for key, value in table.items() if not isinstance(value, dict)}
     nested = {key: value for key, value in table.items() if isinstance(value, dict)}
-    settings = _section(name, MarketSettings, own, hidden={"params"}, also=set(tunables))
+    concepts = {concept.split(".")[0] for concept in tunables}
+    settings = _section(name, MarketSettings, own, hidden={"params"}, also=concepts)
     for field in ("max_position_usd", "target_liquidity_usd"):
         _bounds(f"{name}.{field}", getattr(settings, field), 0.0, 1e9, low_open=False)
     if settings.profile and settings.profile not in {profile.value for profile in Profile}:
@@ -147,14 +167,22 @@ def _section(name: str, cls: type, table: Any, hidden: set[str] = frozenset(), a
 
 
 def _tunables(name: str, table: Any, tunables: Tunables) -> dict[str, dict[str, float]]:
-    _known(name, table, set(tunables))
-    result = {}
-    for concept, fields in table.items():
+    """Overrides by dotted concept, from tables that may be nested as the concepts are."""
+    _known(name, table, {concept.split(".")[0] for concept in tunables})
+    result: dict[str, dict[str, float]] = {}
+    ahead = [(concept, fields) for concept, fields in table.items()]
+    while ahead:
+        concept, fields = ahead.pop()
         where = f"{name}.{concept}"
         if not isinstance(fields, dict):
             raise ConfigError(f"{where} = {fields!r}: expected a table, as in [{where}]")
-        _known(where, fields, set(tunables[concept]))
-        result[concept] = {key: _tunable(f"{where}.{key}", value) for key, value in fields.items()}
+        below = f"{concept}."
+        nested = {known.removeprefix(below).split(".")[0] for known in tunables if known.startswith(below)}
+        _known(where, fields, set(tunables[concept]) | nested)
+        ahead += [(f"{concept}.{key}", value) for key, value in fields.items() if key in nested]
+        own = {key: _tunable(f"{where}.{key}", value) for key, value in fields.items() if key not in nested}
+        if own:
+            result[concept] = own
     return result
 
 

@@ -15,3 +15,11 @@ class UniverseError(MmjaxError):
 
 class TapeError(MmjaxError):
     """A recording is missing, unreadable or unusable."""
+
+
+class RecordingError(MmjaxError):
+    """A recorded run is missing, unreadable, damaged, or made by another version."""
+
+
+class CheckpointError(MmjaxError):
+    """A file of learned state is damaged, foreign, or of no use here."""

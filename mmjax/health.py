@@ -31,18 +31,18 @@ def init() -> State:
 
 def sane(value: Any) -> jax.Array:
     """True when every float of the record is finite and of plausible size."""
-    checks = [
-        jnp.all(jnp.abs(leaf) < LARGEST)  # false for NaN
-        for leaf in jax.tree_util.tree_leaves(value)
-        if leaf.dtype == jnp.float32
-    ]
-    return jnp.all(jnp.stack(checks))
+    return jnp.all(jnp.abs(_floats(value)) < LARGEST)  # false for NaN
 
 
 def finite(value: Any) -> jax.Array:
     """True when no float of the record is NaN or infinite."""
-    checks = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree_util.tree_leaves(value) if leaf.dtype == jnp.float32]
-    return jnp.all(jnp.stack(checks))
+    return jnp.all(jnp.isfinite(_floats(value)))
+
+
+def _floats(value: Any) -> jax.Array:
+    """Every float of the record, one after the other."""
+    leaves = jax.tree_util.tree_leaves(value)
+    return jnp.concatenate([jnp.ravel(leaf) for leaf in leaves if leaf.dtype == jnp.float32])
 
 
 def update(state: State, healthy: jax.Array) -> State:
@@ -53,9 +53,19 @@ def update(state: State, healthy: jax.Array) -> State:
     )
 
 
+def was_well(state: State) -> jax.Array:
+    """True when the latest step was not a sick one."""
+    return state.clean_count > 0
+
+
 def may_quote(state: State) -> jax.Array:
     """True once `RECOVERY_STEPS` clean steps have passed since the last sick one."""
     return state.clean_count >= RECOVERY_STEPS
+
+
+def may_show(state: State, live: jax.Array, fresh: jax.Array) -> jax.Array:
+    """True for a live market, () int32, with fresh prices, () bool, that has recovered."""
+    return (live > 0) & fresh & may_quote(state)
 
 
 def gate(open_: jax.Array, amount: jax.Array) -> jax.Array:

@@ -53,6 +53,11 @@ def edge_bps(
     return (1.0 - alpha) * capture_bps(depth_bps, fee_bps) - alpha * adverse_bps
 
 
+def hold_s(params: Params, horizon_s: jax.Array) -> jax.Array:
+    """Time that a fill is held, ()."""
+    return params.hold_ratio * horizon_s
+
+
 def variance_bps2(
     params: Params,
     depth_bps: jax.Array,
@@ -65,7 +70,7 @@ def variance_bps2(
     """Var: variance of the earnings of a fill, [S, L] bps^2."""
     alpha = jnp.maximum(informed_prob, params.informed_floor_prob)
     swing_bps = capture_bps(depth_bps, fee_bps) + adverse_bps
-    return swing_bps * swing_bps * alpha * (1.0 - alpha) + sigma_bps_rt_s**2 * params.hold_ratio * horizon_s
+    return swing_bps * swing_bps * alpha * (1.0 - alpha) + sigma_bps_rt_s**2 * hold_s(params, horizon_s)
 
 
 def full_kelly_lev(edge_bps: jax.Array, variance_bps2: jax.Array) -> jax.Array:
@@ -73,9 +78,34 @@ def full_kelly_lev(edge_bps: jax.Array, variance_bps2: jax.Array) -> jax.Array:
     return jnp.where(edge_bps > 0, 1e4 * numerics.ratio(edge_bps, variance_bps2, 0.0), 0.0)
 
 
+@record
+class Best:
+    """A fill at the best level of each side, [S]: edge_bps, variance_bps2."""
+
+    edge_bps: jax.Array
+    variance_bps2: jax.Array
+
+
+def best(edge_bps: jax.Array, variance_bps2: jax.Array, full_kelly_lev: jax.Array) -> Best:
+    """The level of each side with the largest f*, of equal ones the deepest; inputs [S, L]."""
+    edge, variance = edge_bps[:, 0], variance_bps2[:, 0]
+    most = full_kelly_lev[:, 0]
+    for level in range(1, full_kelly_lev.shape[-1]):
+        better = full_kelly_lev[:, level] >= most
+        most = jnp.where(better, full_kelly_lev[:, level], most)
+        edge = jnp.where(better, edge_bps[:, level], edge)
+        variance = jnp.where(better, variance_bps2[:, level], variance)
+    return Best(edge_bps=edge, variance_bps2=variance)
+
+
+def staked_usd(frac: jax.Array, equity_usd: jax.Array) -> jax.Array:
+    """Equity that is staked at all, (): what f* multiplies."""
+    return frac * equity_usd
+
+
 def stake_usd(frac: jax.Array, full_kelly_lev: jax.Array, equity_usd: jax.Array) -> jax.Array:
     """Most that Kelly would have resting on each side, [S]: the staked fraction of the best level's f* of equity."""
-    return frac * jnp.max(full_kelly_lev, axis=-1) * equity_usd
+    return staked_usd(frac, equity_usd) * jnp.max(full_kelly_lev, axis=-1)
 
 
 def expected_value_bps(edge_bps: jax.Array, fill_prob: jax.Array) -> jax.Array:

@@ -96,16 +96,24 @@ RULES: dict[str, Callable] = {
 # --- sums over a few elements, written out
 
 
+LONG = 16  # an axis longer than this is first folded in so many parts
+
+
 def _fold(combine: Callable) -> Callable:
-    """A reduction over short axes as a chain of operations on vectors."""
+    """A reduction as a chain of operations on vectors."""
 
     def write_out(params: dict) -> Callable:
         def fold(x: jax.Array) -> jax.Array:
             for axis in sorted(params["axes"], reverse=True):
-                total, *rest = (lax.index_in_dim(x, i, axis, keepdims=False) for i in range(x.shape[axis]))
-                for part in rest:
-                    total = combine(total, part)
-                x = total
+                while (length := x.shape[axis]) > 1:
+                    parts = LONG if length > LONG else length
+                    size, rest = divmod(length, parts)
+                    total = lax.slice_in_dim(x, 0, size, axis=axis)
+                    for part in range(1, parts):
+                        total = combine(total, lax.slice_in_dim(x, part * size, (part + 1) * size, axis=axis))
+                    last = lax.slice_in_dim(x, length - rest, length, axis=axis)
+                    x = lax.concatenate([total, last], axis) if rest else total
+                x = lax.squeeze(x, (axis,))
             return x
 
         return fold

@@ -75,6 +75,11 @@ def margin_wanted_usd(
     return numerics.ratio(opening_usd, leverage_lev, 0.0)
 
 
+def both_usd(per_side_usd: jax.Array) -> jax.Array:
+    """Of both sides together, (): the worst case is that both fill."""
+    return jnp.sum(per_side_usd)
+
+
 def edge_per_margin(
     weights: jax.Array, value_bps: jax.Array, margin_wanted_usd: jax.Array, leverage_lev: jax.Array
 ) -> jax.Array:
@@ -85,6 +90,11 @@ def edge_per_margin(
     value = jnp.sum(jnp.where(weights > 0, weights * value_bps, 0.0), axis=-1)
     by_side = numerics.ratio(value, jnp.sum(weights, axis=-1), 0.0)
     return leverage_lev * numerics.ratio(jnp.sum(by_side * margin_wanted_usd), jnp.sum(margin_wanted_usd), 0.0)
+
+
+def with_stake(limits: Limits, kelly_mult: jax.Array) -> Limits:
+    """`limits` with the Kelly stake of each side as the portfolio sees it; `kelly_mult` [S], 1 = as it was."""
+    return dataclasses.replace(limits, kelly_usd=limits.kelly_usd * kelly_mult)
 
 
 def with_margin(

@@ -2,18 +2,20 @@
 
 The first rule that holds decides:
 
-    1  Kill, flat or `kill_cancels_all`      Flat
-    2  Kill                                  Reduce(1.0)       the reducing side stays quoted
-    3  Red                                   Reduce(1.0)
-    4  Toxic, flat                           Flat
-    5  Toxic                                 Reduce(0.7)
-    6  Yellow                                Maker(reducing side, and the increasing one where allowed and of value)
-    7  no side has value                     Flat
-    8  otherwise                             Maker(sides allowed and of value)
+    1  HALT; Kill or FLATTEN when flat; Kill with `kill_cancels_all`    Flat
+    2  Kill                                                             Reduce(1.0)     the reducing side stays quoted
+    3  Red, or FLATTEN                                                  Reduce(1.0)
+    4  Toxic or REDUCE_ONLY, flat                                       Flat
+    5  Toxic, or REDUCE_ONLY                                            Reduce(0.7 when Toxic, else 0)
+    6  Yellow                                                           Maker(reducing side, and the increasing one
+                                                                              where allowed and wanted)
+    7  no side is wanted                                                Flat
+    8  otherwise                                                        Maker(sides allowed and wanted)
 
-In Yellow the reducing side needs no value: getting out is the value.  The increasing side does need it, as in Green.
-Signals in a side's favour will join "value" in rules 6 to 8.  A position under one minimum order cannot be worked down
-and counts as flat.
+HALT, FLATTEN and REDUCE_ONLY are grades of the risk overlay.  A side is wanted when it has queue value, or when the
+signals expect the price to move in its favour (alpha): then its edge is for Kelly to judge, without queue value.
+In rule 6 the reducing side need not be wanted: getting out is the value.  The increasing side must be, as in Green.
+A position under one minimum order cannot be worked down and counts as flat.
 
 Reduce(urgency) quotes the reducing side alone, moved the fraction `urgency` of the way from its model depth in to the
 touch, and never more than |position| in all: `sizes_usd` sees to it in dollars, `lots` once more after rounding.
@@ -26,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax.governor import Zone
+from mmjax.overlay import Grade
 from mmjax.record import record
 from mmjax.sides import increasing
 from mmjax.toxicity import Toxicity
@@ -41,7 +44,7 @@ class Mode(enum.IntEnum):
 
 @record
 class Params:
-    """Tunables: urgency of Reduce in Red and Kill, and when Toxic; page."""
+    """Tunables: urgency of Reduce in Red, Kill and FLATTEN, and when Toxic; page."""
 
     red_urgency: float = 1.0
     toxic_urgency: float = 0.7
@@ -70,20 +73,27 @@ def choose(
     min_order_usd: jax.Array,
     allowed: jax.Array,
     has_value: jax.Array,
+    overlay_grade: jax.Array | int = Grade.NONE.value,
+    has_alpha: jax.Array | bool = False,
 ) -> Decision:
-    """From `Zone` (), `Toxicity` (), signed position (), `governor.side_allowed` [S] and has_value [S], both bool."""
+    """From `Zone` (), `Toxicity` (), signed position (), `allowed` [S] bool by governor and `overlay.side_allowed`,
+    has_value and has_alpha [S] bool, and the overlay's `Grade` ()."""
     grows = increasing(position_usd)
     positioned = jnp.abs(position_usd) >= min_order_usd
     killed, toxic = zone >= Zone.KILL, toxicity >= Toxicity.TOXIC
+    halted, flattening = overlay_grade >= Grade.HALT, overlay_grade >= Grade.FLATTEN
+    closing = toxic | (overlay_grade >= Grade.REDUCE_ONLY)
+    yellow = zone == Zone.YELLOW
+    worth = wanted(has_value, has_alpha)
     exit_allowed = jnp.any(allowed & ~grows)
     rules = (
-        (killed & ~(positioned & exit_allowed), Mode.FLAT, 0.0),
+        (halted | ((killed | flattening) & ~(positioned & exit_allowed)), Mode.FLAT, 0.0),
         (killed, Mode.REDUCE, params.red_urgency),
-        (zone == Zone.RED, Mode.REDUCE, params.red_urgency),
-        (toxic & ~positioned, Mode.FLAT, 0.0),
-        (toxic, Mode.REDUCE, params.toxic_urgency),
-        (zone == Zone.YELLOW, Mode.MAKER, 0.0),
-        (~jnp.any(has_value), Mode.FLAT, 0.0),
+        ((zone == Zone.RED) | flattening, Mode.REDUCE, params.red_urgency),
+        (closing & ~positioned, Mode.FLAT, 0.0),
+        (closing, Mode.REDUCE, jnp.where(toxic, params.toxic_urgency, 0.0)),
+        (yellow, Mode.MAKER, 0.0),
+        (~jnp.any(worth), Mode.FLAT, 0.0),
         (True, Mode.MAKER, 0.0),
     )
     mode, rule, urgency = jnp.int32(Mode.FLAT), jnp.int32(0), jnp.float32(0)
@@ -91,20 +101,31 @@ def choose(
         mode = jnp.where(holds, jnp.int32(then), mode)
         rule = jnp.where(holds, jnp.int32(number), rule)
         urgency = jnp.where(holds, speed, urgency)
-    made = allowed & (has_value | (~grows & (zone == Zone.YELLOW)))
+    made = allowed & (worth | (~grows & yellow))
     sides = jnp.where(mode == Mode.REDUCE, allowed & ~grows, made) & (mode != Mode.FLAT)
     return Decision(mode=mode, rule=rule, sides=sides, urgency=urgency, min_order_usd=min_order_usd)
 
 
-def must_reduce(decision: Decision, zone: jax.Array, position_usd: jax.Array) -> jax.Array:
+def wanted(has_value: jax.Array, has_alpha: jax.Array | bool) -> jax.Array:
+    """[S] bool: there is something to be earned on this side."""
+    return has_value | has_alpha
+
+
+def must_reduce(
+    decision: Decision, zone: jax.Array, position_usd: jax.Array, overlay_grade: jax.Array | int = Grade.NONE.value
+) -> jax.Array:
     """[S] bool: quoted to get out of a position, whether or not the model sees an edge there."""
-    leaving = (decision.mode == Mode.REDUCE) | (zone == Zone.YELLOW)
+    leaving = (decision.mode == Mode.REDUCE) | (zone == Zone.YELLOW) | (overlay_grade >= Grade.REDUCE_ONLY)
     return decision.sides & leaving & ~increasing(position_usd)
 
 
-def permitted(decision: Decision, has_value: jax.Array, must_reduce: jax.Array) -> jax.Array:
-    """[S, L] bool: levels that may be quoted: of value, or on a side that must reduce; `has_value` [S, L]."""
-    return decision.sides[:, None] & (has_value | must_reduce[:, None])
+def permitted(
+    decision: Decision, has_value: jax.Array, must_reduce: jax.Array, has_alpha: jax.Array | None = None
+) -> jax.Array:
+    """[S, L] bool: levels that may be quoted: of value, `has_value` [S, L], or on a side that must reduce or that has
+    alpha, both [S]."""
+    whole = must_reduce if has_alpha is None else must_reduce | has_alpha
+    return decision.sides[:, None] & (has_value | whole[:, None])
 
 
 def depths_bps(decision: Decision, depth_bps: jax.Array, touch_bps: jax.Array) -> jax.Array:

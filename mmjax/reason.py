@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from mmjax.governor import Zone
 from mmjax.mode import Mode
+from mmjax.overlay import Cause, Grade
 from mmjax.sides import increasing
 from mmjax.toxicity import Toxicity
 
@@ -27,6 +28,9 @@ class Reason(enum.IntEnum):
     NO_MARGIN = 10
     NO_EDGE = 11
     TOO_SMALL = 12
+    HALTED = 13
+    FLATTENING = 14
+    REDUCE_ONLY_BY_OVERLAY = 15
 
 
 WORDS = {
@@ -43,7 +47,34 @@ WORDS = {
     Reason.NO_MARGIN: "no margin",
     Reason.NO_EDGE: "no edge",
     Reason.TOO_SMALL: "below minimum order",
+    Reason.HALTED: "halted",
+    Reason.FLATTENING: "getting out",
+    Reason.REDUCE_ONLY_BY_OVERLAY: "limited to reducing",
 }
+
+CAUSE_WORDS = {
+    Cause.NONE: "",
+    Cause.EQUITY: "no equity",
+    Cause.DAILY_LOSS: "daily loss",
+    Cause.DRAWDOWN: "drawdown",
+    Cause.REQUESTS: "requests used up",
+    Cause.REJECTS: "orders refused",
+    Cause.STALENESS: "old prices",
+    Cause.PRICE_VELOCITY: "price moves fast",
+    Cause.POSITION_VELOCITY: "position grows fast",
+    Cause.SPREAD: "spread blown out",
+    Cause.ORACLE: "far from oracle",
+    Cause.OPEN_INTEREST: "open interest falls",
+    Cause.FUNDING: "funding",
+    Cause.FILL_RATE: "burst of fills",
+}
+
+BY_OVERLAY = (Reason.HALTED, Reason.FLATTENING, Reason.REDUCE_ONLY_BY_OVERLAY)
+
+
+def words(reason: Reason, cause: Cause = Cause.NONE) -> str:
+    """What a person reads; with its cause where the risk overlay decided."""
+    return f"{WORDS[reason]}: {CAUSE_WORDS[cause]}" if cause and reason in BY_OVERLAY else WORDS[reason]
 
 
 def why(
@@ -60,6 +91,7 @@ def why(
     room_usd: jax.Array,
     share_usd: jax.Array,
     weighted: jax.Array,
+    overlay_grade: jax.Array | int = Grade.NONE.value,
 ) -> jax.Array:
     """[S] int32 `Reason`.  quoted, has_value, weighted [S] bool, room_usd [S]; the others are the market's, ()."""
     grows = increasing(position_usd)
@@ -69,7 +101,10 @@ def why(
         (~healthy, Reason.SICK),
         (~fresh, Reason.NO_FEED),
         (~may_quote, Reason.RECOVERING),
+        (overlay_grade >= Grade.HALT, Reason.HALTED),
         ((zone == Zone.KILL) & grows, Reason.KILL_ZONE),
+        ((overlay_grade >= Grade.FLATTEN) & grows, Reason.FLATTENING),
+        ((overlay_grade >= Grade.REDUCE_ONLY) & grows, Reason.REDUCE_ONLY_BY_OVERLAY),
         ((toxicity == Toxicity.TOXIC) & ((mode == Mode.FLAT) | grows), Reason.TOXIC),
         ((zone >= Zone.YELLOW) & grows, Reason.REDUCE_ONLY),
         (~has_value, Reason.NO_VALUE),

@@ -32,6 +32,11 @@ def select(keep: jax.Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda a, b: a if a is b else jax.numpy.where(keep, a, b), new, old)
 
 
+def numbers(value: Any) -> Any:
+    """A record with yes and no as int32 1 and 0, as it must be to travel."""
+    return jax.tree.map(lambda leaf: leaf.astype(np.int32) if leaf.dtype == bool else leaf, value)
+
+
 class Layout:
     """Rows of each leaf of a record in its packed arrays; built from a template of one market's leaves.
 
@@ -68,6 +73,14 @@ class Layout:
             else:
                 leaves.append(packed[group][first:end].reshape((*shape, -1)).transpose(markets_first))
         return jax.tree_util.tree_unflatten(self._treedef, leaves)
+
+    def filled(self, value: Any) -> tuple:
+        """Fresh numpy packed arrays of a batched record [A, ...], copied, nothing compiled."""
+        leaves = jax.tree_util.tree_leaves(value)
+        packed, views = self.buffers(leaves[0].shape[0])
+        for view, leaf in zip(jax.tree_util.tree_leaves(views), leaves, strict=True):
+            view[...] = leaf
+        return packed
 
     def pack(self, value: Any) -> tuple:
         """The packed arrays of a batched record [A, ...], inside or outside jit."""

@@ -73,7 +73,7 @@ class Obs:
     traded_usd [S]: their notional.  top_usd, top_bps [S, 5]: size and distance from mid of the best levels, best first,
     0 usd where absent.  book_age_s, trades_age_s: age of the newest of each, NEVER_S = none.
     lead_return_bps: change of the lead venue's mid since the previous step.  lead_traded_usd [S]: its trades, by the
-    side that was hit.  lead_age_s: age of its newest frame, NEVER_S = none.  basis_bps: its mid above ours, 0 = unknown.
+    side that was hit.  lead_age_s: age of its newest frame.  basis_bps: its mid above ours, 0 = unknown.
     funding_per_hour_frac: predicted rate.  oracle_offset_bps: oracle above mid.  open_interest_coin: 0 = unknown.
     position_lots: signed.  resting_usd [S]: own resting, in flight and unknown.  exchange_room_usd [S]: unknown = 0.
     reject_count: own orders that the venue refused since the previous step.

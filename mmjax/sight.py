@@ -19,7 +19,8 @@ LARGEST_RETURN_BPS = 3000.0  # in one step; a larger one is a broken price that 
 class Sight:
     """mid2_px: twice the mid, 0 = absent.  lot_usd, min_order_usd: one lot, the smallest order, at the mid.
 
-    position_usd: signed.  touch_bps [S]: distance of the best prices from the mid.  step_bps: one price step.
+    position_usd: signed.  touch_bps [S]: distance of the best prices from the mid.  spread_bps: between them.
+    step_bps: one price step.
     healthy: every input is finite and plausible.  fresh: healthy, and the feed is alive.
     """
 
@@ -28,6 +29,7 @@ class Sight:
     position_usd: jax.Array
     min_order_usd: jax.Array
     touch_bps: jax.Array
+    spread_bps: jax.Array
     step_bps: jax.Array
     healthy: jax.Array
     fresh: jax.Array
@@ -39,12 +41,14 @@ def look(market: Market, obs: Obs, account: Account) -> Sight:
     mid2_px = jnp.where(both, obs.best_px[BID] + obs.best_px[ASK], 0)
     lot_usd = mid2_px.astype(jnp.float32) * 0.5e-6
     healthy = health.sane(obs) & health.sane(account) & (jnp.abs(obs.mid_return_bps) < LARGEST_RETURN_BPS)
+    touch_bps = grid.depth_bps(obs.best_px[:, None], mid2_px)[:, 0]
     return Sight(
         mid2_px=mid2_px,
         lot_usd=lot_usd,
         position_usd=obs.position_lots.astype(jnp.float32) * lot_usd,
         min_order_usd=grid.min_order_usd(jnp.maximum(mid2_px // 2, 1), market.min_notional_usd),
-        touch_bps=grid.depth_bps(obs.best_px[:, None], mid2_px)[:, 0],
+        touch_bps=touch_bps,
+        spread_bps=jnp.sum(touch_bps),
         step_bps=grid.step_bps(mid2_px, market.px_decimals),
         healthy=healthy,
         fresh=healthy & (obs.feed_ok > 0) & (mid2_px > 0),

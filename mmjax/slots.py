@@ -11,6 +11,21 @@ A pair within the band in price and size is kept, else it is modified or placed;
 cancelled, so a side that may not be quoted, having no targets, is cancelled whole.  Where orders that are kept although
 larger than wanted would take a side beyond its room, they are cut to size: a band is a convenience, a limit is not.
 
+Every change carries what it is worth in bps x usd: what is earned with it less what is earned without it.
+
+    gain = usd (wanted V front' - min(resting, wanted) V w(x) front + beyond V)
+    w(x) = (1 + x) exp(-max(x, -1)),   x = kappa (depth of the order - depth of its target)
+    front = 1 + queue_gain_frac (1 - rank)        front' = front where the queue place is kept, else 1
+
+V is edge times chance of a fill per usd at the target, beyond = max(resting - wanted, 0).  w is how the worth changes
+with the depth.  A quote at depth d is reached at a rate that falls as exp(-kappa d) and then earns d - c, where c is
+what a fill costs: fee, adverse selection, inventory, signals.  That is worth most at d = c + 1 / kappa (Gueant,
+Lehalle, Fernandez-Tapia 2013, small gamma), which the model says is the target; so c is known, and w is
+(d - c) exp(-kappa d) over its value there.  Far out an order earns little: w -> 0.  Too close by 1 / kappa it earns
+nothing and closer it costs, w < 0: there a fill is taken to be as likely as it gets, and w goes on along its tangent.
+What rests beyond the wanted size is worth as much less as it would be worth more below
+it.  Moving or growing an order loses its place in the queue, shrinking does not (venue rule).
+
 The pairing is integer arithmetic on [slot, target] squares, which compiles to vector code; float sums would not.
 """
 
@@ -46,8 +61,11 @@ class Params:
     left alone; page.
     scarce_mult: widening of both bands when hardly any requests are left, reached linearly as headroom falls from
     `calm_headroom_frac` to `low_headroom_frac`; size_band_max_frac bounds it.  From the earlier system.
-    cancel_bps: worth of a cancel per usd, `cancel_increasing_mult` times that where a fill would grow the position;
-    guess, far above what any update earns.
+    cancel_bps: worth of a cancel per usd, `cancel_increasing_mult` times that where a fill would grow the position, and
+    of a cut as far as the side rests beyond its room; guess, far above what any update earns.
+    reduce_bps: worth per usd of a target towards flat that has no edge: it is wanted because it must be; guess, above
+    what an ordinary level earns.
+    queue_gain_frac: how much more often the front of the queue is filled than the back; the page's cost of the queue.
     """
 
     band_half_ratio: float = 0.3
@@ -60,6 +78,8 @@ class Params:
     low_headroom_frac: float = 0.05
     cancel_bps: float = 100.0
     cancel_increasing_mult: float = 10.0
+    reduce_bps: float = 10.0
+    queue_gain_frac: float = 0.30
 
 
 def band_bps(params: Params, half_bps: jax.Array, headroom_frac: jax.Array) -> jax.Array:
@@ -86,13 +106,15 @@ def compare(
     mid2_px: jax.Array,
     increasing: jax.Array,
     room_usd: jax.Array | float = jnp.inf,
+    kappa_per_bps: jax.Array | float = 0.2,
+    queue_rank: jax.Array | float = 1.0,
 ) -> Quotes:
     """Action and worth of every slot, and what it then holds: target_px, target_lots, 0 = nothing.
 
-    All [S, L] but the bands and `mid2_px`, twice the mid, (), `increasing` [S] bool, and `room_usd` [S], the most that
-    may rest on a side.  `target_value_bps`: expected edge times the chance of a fill.  Worth, in bps x usd: of a place,
-    what it expects to earn; of a modify, the price error repaired and what the change of size expects to earn; of a
-    cancel, `cancel_bps`.
+    All [S, L] but the bands, `mid2_px`, twice the mid, and `kappa_per_bps`, decay of the fill rate with depth, (),
+    `increasing` [S] bool, and `room_usd` [S], the most that may rest on a side.  `target_value_bps`: expected edge
+    times the chance of a fill of a new order.  `queue_rank`: 0 front, 1 back or unknown.  Worth in bps x usd: of a
+    place, what it expects to earn; of a modify, the gain of the module's equation; of a cancel, `cancel_bps`.
     """
     resting, busy = slot_lots > 0, slot_busy > 0
     px_per_bps = 0.5e-4 * mid2_px.astype(jnp.float32)
@@ -100,9 +122,8 @@ def compare(
     target = pair(target_px, target_lots, slot_px, slot_lots, slot_busy, band_px)
     px, lots, value_bps = _take(target_px, target), _take(target_lots, target), _take(target_value_bps, target)
 
-    gap_px = jnp.abs(px - slot_px)
     change_lots = jnp.abs(lots - slot_lots).astype(jnp.float32)
-    same = (gap_px <= band_px) & (change_lots <= size_band_frac * lots.astype(jnp.float32))
+    same = (jnp.abs(px - slot_px) <= band_px) & (change_lots <= size_band_frac * lots.astype(jnp.float32))
     has_target = lots > 0
     unmoved = has_target & resting & same & ~_crosses(slot_px, target_px, target_lots)
     held_lots = jnp.where(busy | unmoved, slot_lots, lots).astype(jnp.float32)
@@ -111,17 +132,49 @@ def compare(
     keep = busy | unmoved | ~(has_target | resting)
     change = jnp.where(has_target, jnp.where(resting, Action.MODIFY.value, Action.PLACE.value), Action.CANCEL.value)
 
+    per_usd_bps = jnp.where(value_bps > 0, value_bps, jnp.where(increasing, 0.0, params.reduce_bps)[:, None])
+    gain_bps_lots = _gain_bps_lots(
+        params, px, lots, per_usd_bps, slot_px, slot_lots, kappa_per_bps / jnp.maximum(px_per_bps, 1e-9), queue_rank
+    )
     usd_per_lot = 0.5e-6 * mid2_px.astype(jnp.float32)
-    error_bps = jnp.where(resting, gap_px.astype(jnp.float32) / jnp.maximum(px_per_bps, 1e-9), 0.0)
-    update_value = usd_per_lot * (lots.astype(jnp.float32) * error_bps + change_lots * value_bps)
-    cancel_bps = jnp.where(increasing, params.cancel_bps * params.cancel_increasing_mult, params.cancel_bps)
-    cancel_value = usd_per_lot * slot_lots.astype(jnp.float32) * cancel_bps[:, None]
+    slot_usd = usd_per_lot * slot_lots.astype(jnp.float32)
+    excess_usd = jnp.maximum(jnp.sum(slot_usd, axis=-1) - room_usd, 0.0)[:, None]
+    cut_usd = jnp.minimum(usd_per_lot * jnp.maximum(slot_lots - lots, 0).astype(jnp.float32), excess_usd)
+    cancel_bps = jnp.where(increasing, params.cancel_bps * params.cancel_increasing_mult, params.cancel_bps)[:, None]
+    update_value = usd_per_lot * gain_bps_lots + params.cancel_bps * cut_usd
     return Quotes(
         target_px=jnp.where(keep, slot_px, px),
         target_lots=jnp.where(keep, slot_lots, lots),
         action=jnp.where(keep, Action.KEEP.value, change).astype(jnp.int32),
-        value_bps_usd=jnp.where(keep, 0.0, jnp.where(has_target, update_value, cancel_value)),
+        value_bps_usd=jnp.where(keep, 0.0, jnp.where(has_target, update_value, cancel_bps * slot_usd)),
     )
+
+
+def worth_frac(depth_error_ratio: jax.Array) -> jax.Array:
+    """w: worth of an order by its distance outwards from its best depth, in units of 1 / kappa; at most 1, at 0."""
+    return (1.0 + depth_error_ratio) * jnp.exp(-jnp.maximum(depth_error_ratio, -1.0))
+
+
+def _gain_bps_lots(
+    params: Params,
+    px: jax.Array,
+    lots: jax.Array,
+    value_bps: jax.Array,
+    slot_px: jax.Array,
+    slot_lots: jax.Array,
+    kappa_per_px: jax.Array,
+    queue_rank: jax.Array | float,
+) -> jax.Array:
+    """What is earned with the order at its target less what is earned with it as it rests, [S, L] bps x lots."""
+    outward = -SIGN[:, None] * (slot_px - px).astype(jnp.float32)
+    error = jnp.where(kappa_per_px > 0, kappa_per_px * outward, 0.0)
+    ahead_frac = jnp.where(queue_rank < 1, jnp.maximum(queue_rank, 0.0), 1.0)
+    front = 1.0 + params.queue_gain_frac * (1.0 - ahead_frac)
+    keeps_place = (px == slot_px) & (lots <= slot_lots)
+    wanted_lots, within_lots = lots.astype(jnp.float32), jnp.minimum(slot_lots, lots).astype(jnp.float32)
+    beyond_lots = jnp.maximum(slot_lots - lots, 0).astype(jnp.float32)
+    after = wanted_lots * jnp.where(keeps_place, front, 1.0)
+    return value_bps * (after - within_lots * worth_frac(error) * front + beyond_lots)
 
 
 def pair(

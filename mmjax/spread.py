@@ -6,7 +6,8 @@
     adverse_se   z times its standard error
     warmup       2 bps until the first 20 fills are resolved
     zone_widen   (multiplier - 1) of all the above, increasing side alone
-    shift        -SIGN (inventory shift + signal skew): a positive shift lifts both quotes
+    inventory    -SIGN inventory shift: a positive shift lifts both quotes
+    signal       -SIGN signal skew
     floor_lift   what is missing to max(profile floor, one price step)
 
 They are added in this order and their sum is the depth.  The floor comes last, after the shift, because it is a promise
@@ -24,9 +25,12 @@ The closed form is the inventory-linear approximation of a long horizon; it know
 adverse selection (that is the terms above).
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
+from mmjax import numerics
 from mmjax.record import record
 from mmjax.sides import SIGN
 
@@ -61,8 +65,14 @@ class DepthTerms:
     adverse_se_bps: jax.Array
     warmup_bps: jax.Array
     zone_widen_bps: jax.Array
-    shift_bps: jax.Array
+    inventory_bps: jax.Array
+    signal_bps: jax.Array
     floor_lift_bps: jax.Array
+
+
+def with_aversion(params: Params, mult: jax.Array) -> Params:
+    """Tunables with risk aversion times `mult` ()."""
+    return dataclasses.replace(params, risk_aversion=params.risk_aversion * mult)
 
 
 def half_bps(params: Params, kappa_per_bps: jax.Array, lam0_per_s: jax.Array, sigma_bps_rt_s: jax.Array) -> jax.Array:
@@ -80,10 +90,22 @@ def inventory_shift_bps(
     return -_c2_rt_s(params, lam0_per_s) * sigma_bps_rt_s * held
 
 
-def limited_shift_bps(params: Params, shift_bps: jax.Array, half_bps: jax.Array, unlimited: jax.Array) -> jax.Array:
-    """Total shift held within 0.8 half, (), or as it is where `unlimited` () is true (zone Red and beyond)."""
-    limit_bps = params.shift_limit_ratio * half_bps
-    return jnp.where(unlimited, shift_bps, jnp.clip(shift_bps, -limit_bps, limit_bps))
+def plain_depth_bps(half_bps: jax.Array, fee_bps: jax.Array) -> jax.Array:
+    """Depth at which adverse selection is looked up, ()."""
+    return half_bps + fee_bps
+
+
+def limited_shifts_bps(
+    params: Params, inventory_bps: jax.Array, skew_bps: jax.Array, half_bps: jax.Array, unlimited: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Inventory shift and signal skew, each (), their sum held within 0.8 half by cutting both in proportion.
+
+    As they are where `unlimited` () is true (zone Red and beyond).
+    """
+    limit_bps, total_bps = params.shift_limit_ratio * half_bps, jnp.abs(inventory_bps + skew_bps)
+    cut = ~unlimited & (total_bps > limit_bps)
+    frac = jnp.where(cut, numerics.ratio(limit_bps, total_bps, 0.0), 1.0)
+    return inventory_bps * frac, skew_bps * frac
 
 
 def depth_terms(
@@ -94,20 +116,22 @@ def depth_terms(
     adverse_se_bps: jax.Array,
     resolved_count: jax.Array,
     widen_mult: jax.Array,
-    shift_bps: jax.Array,
+    inventory_bps: jax.Array,
+    skew_bps: jax.Array,
     step_bps: jax.Array,
 ) -> DepthTerms:
     """The terms of one market.
 
     Scalars: half_bps, fee_bps, adverse_bps (probability times loss, at half + fee), adverse_se_bps, resolved_count,
-    shift_bps (total, limited), step_bps (one price step).  widen_mult [S] of the governor and other overlays.
+    inventory_bps and skew_bps (limited, up positive), step_bps (one price step).  widen_mult [S] of the governor and
+    other overlays.
     """
     missing_frac = jnp.clip(1.0 - resolved_count / params.warmup_count, 0.0, 1.0)
     plain = [half_bps, fee_bps, adverse_bps, params.adverse_se_mult * adverse_se_bps, params.warmup_bps * missing_frac]
     plain = [jnp.broadcast_to(term, SIGN.shape) for term in plain]
     zone_widen_bps = (widen_mult - 1.0) * sum(plain)
-    side_shift_bps = -SIGN * shift_bps
-    least_bps = jnp.maximum(params.floor_bps, step_bps)
+    inventory_bps, signal_bps = -SIGN * inventory_bps, -SIGN * skew_bps
+    least_bps = _least_bps(params, step_bps)
     return DepthTerms(
         half_bps=plain[0],
         fee_bps=plain[1],
@@ -115,14 +139,21 @@ def depth_terms(
         adverse_se_bps=plain[3],
         warmup_bps=plain[4],
         zone_widen_bps=zone_widen_bps,
-        shift_bps=side_shift_bps,
-        floor_lift_bps=jnp.maximum(least_bps - (sum(plain) + zone_widen_bps + side_shift_bps), 0.0),
+        inventory_bps=inventory_bps,
+        signal_bps=signal_bps,
+        floor_lift_bps=jnp.maximum(least_bps - (sum(plain) + zone_widen_bps + inventory_bps + signal_bps), 0.0),
     )
 
 
-def touch_depth_bps(terms: DepthTerms) -> jax.Array:
-    """Depth of the first level, [S], at least the floor: the sum of the terms."""
-    return sum(jax.tree.leaves(terms))
+def touch_depth_bps(params: Params, terms: DepthTerms, step_bps: jax.Array) -> jax.Array:
+    """Depth of the first level, [S]: the sum of the terms; the floor itself where it lifts, which a sum may miss by
+    a rounding error of the largest term."""
+    return jnp.where(terms.floor_lift_bps > 0, _least_bps(params, step_bps), sum(jax.tree.leaves(terms)))
+
+
+def _least_bps(params: Params, step_bps: jax.Array) -> jax.Array:
+    """The floor, ()."""
+    return jnp.maximum(params.floor_bps, step_bps)
 
 
 def _risk_aversion(params: Params) -> jax.Array:

@@ -6,15 +6,19 @@
 A compiled step refuses other shapes instead of compiling again, so nothing slow can happen once it quotes.
 """
 
-from typing import Any
+import dataclasses
+import pickle
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.serialize_executable import deserialize_and_load, serialize
 
-from mmjax import model, portfolio, quote, schema, sight
+from mmjax import health, model, portfolio, quote, schema, sight
 from mmjax.lanes import compiler_options, native, over_markets
 from mmjax.model import Info, Params, State
+from mmjax.portfolio import Agreed, Heard
 from mmjax.record import Layout
 from mmjax.schema import Account, Dims, Market, Obs, Quotes
 from mmjax.sight import Sight
@@ -27,40 +31,88 @@ def step(params: Params, market: Market, state: State, obs: Obs, account: Accoun
     """One step of all markets: records with leaves [A, ...], but `account`, whose leaves are scalars."""
     records = (params, market, state, obs)
     params, market, state, obs = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -1), records)
-    view, state, proposal = over_markets(_think, shared=(4,))(params, market, state, obs, account)
-    share_usd = _share_usd(params, proposal, account)
-    seen = over_markets(quote.place, shared=(4,))(params, market, state, obs, account, view, proposal, share_usd)
+    heard = _hear(params, market, state)
+    view, state, proposal = over_markets(_think, shared=(4,))(params, market, state, obs, account, heard)
+    agreed = _agree(params, state, proposal, account)
+    seen = over_markets(quote.place, shared=(4,))(params, market, state, obs, account, view, proposal, agreed)
     return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), seen)
 
 
+def _hear(params: Params, market: Market, state: State) -> Heard:
+    """What all markets mean to each, before any is priced; records have the markets last."""
+    seen, shown, account_wide = over_markets(quote.glance)(params, state), state.shown, _of_account(params)
+    vote = seen.vote
+    usable = (shown.usable > 0) & health.was_well(state.health) & (market.live > 0)
+    factor = portfolio.gather(
+        account_wide, seen.beta, shown.position_usd, shown.return_bps, seen.sigma_bps_rt_s, usable
+    )
+    prior = portfolio.pool_priors(
+        account_wide,
+        market.group,
+        market.live > 0,
+        vote.estimate,
+        vote.information,
+        vote.page,
+        vote.page_information,
+    )
+    exposure_usd = jnp.broadcast_to(factor.exposure_usd, market.live.shape)
+    return Heard(factor=dataclasses.replace(factor, exposure_usd=exposure_usd), prior=prior)
+
+
 def _think(
-    params: Params, market: Market, state: State, obs: Obs, account: Account
+    params: Params, market: Market, state: State, obs: Obs, account: Account, heard: Heard
 ) -> tuple[Sight, State, quote.Proposal]:
     """All that one market does before the account's margin is shared out."""
     view = sight.look(market, obs, account)
-    state = quote.see(params, state, obs, view)
-    return view, state, quote.propose(params, market, state, obs, account, view)
+    state = quote.see(params, market, state, obs, account, view, heard)
+    return view, state, quote.propose(params, market, state, obs, account, view, heard)
 
 
-def _share_usd(params: Params, proposal: quote.Proposal, account: Account) -> jax.Array:
-    """The margin of each market, [A], from records with the markets last."""
-    bid_usd, ask_usd = proposal.margin_wanted_usd
-    return portfolio.allocate_margin_usd(
-        jax.tree.map(lambda leaf: leaf[ROWS_COUNT_ONCE], params.portfolio),
-        bid_usd + ask_usd,
+def _agree(params: Params, state: State, proposal: quote.Proposal, account: Account) -> Agreed:
+    """What the account grants each market, from records with the markets last."""
+    kelly_mult = portfolio.matrix_kelly_mult(
+        _of_account(params),
+        proposal.worth.best.edge_bps,
+        proposal.worth.best.variance_bps2,
+        proposal.beta,
+        proposal.factor_bps2,
+        state.shown.position_usd,
+        proposal.staked_usd,
+        proposal.quoting,
+    )
+    return portfolio.agree(
+        _of_account(params),
+        kelly_mult,
+        proposal.margin_wanted_usd,
         proposal.edge_per_margin,
         proposal.quoting,
         account.margin_free_usd,
     )
 
 
+def _of_account(params: Params) -> portfolio.Params:
+    """Account-wide tunables."""
+    return jax.tree.map(lambda leaf: leaf[ROWS_COUNT_ONCE], params.portfolio)
+
+
+class Programs(Protocol):
+    """Keeps compiled steps between runs, by their static sizes; see `exec.programs`."""
+
+    def get(self, dims: Dims) -> bytes | None:
+        """What was kept, None = nothing."""
+
+    def put(self, dims: Dims, program: bytes) -> None:
+        """Keeps it."""
+
+
 class CompiledStep:
     """The step of one universe, compiled for its capacity, holding the memory of its markets on the device.
 
     `obs_layout` and `account_layout` say where inputs lie; `trace_count` is how often the step was traced: once.
+    `market_changes` is how often `set_market` was called since.
     """
 
-    def __init__(self, dims: Dims, params: Params, market: Market):
+    def __init__(self, dims: Dims, params: Params, market: Market, programs: Programs | None = None):
         self.dims = dims
         self.trace_count = 0
         self.obs_layout = Layout(schema.empty_obs(dims))
@@ -68,48 +120,90 @@ class CompiledStep:
         self._params_layout = Layout(model.default_params())
         self._market_layout = Layout(schema.empty_market(dims))
         self._state_layout = Layout(_zeros(jax.eval_shape(model.init, model.default_params())))
-        self._params = jax.jit(self._params_layout.pack)(params)
-        self._market = jax.jit(self._market_layout.pack)(market)
-        self._initial = jax.jit(lambda params: self._state_layout.pack(jax.vmap(model.init)(params)))(params)
+        self._params = jax.device_put(self._params_layout.filled(params))
+        self.market_changes = -1
+        self.set_market(market)
+        self._initial = self._state_layout.filled(jax.device_get(jax.jit(jax.vmap(model.init))(params)))
         self.reset()
         self._out_layout: Layout  # known once the step is traced
-        obs, _ = self.obs_layout.buffers(dims.markets)
-        account, _ = self.account_layout.buffers(1)
-        lowered = jax.jit(self._packed_step, donate_argnums=2).lower(
-            self._params, self._market, self._state, obs, account
-        )
-        self._run = lowered.compile(compiler_options())
+        self._run = self._thawed(programs) or self._compiled(programs)
 
     def __call__(self, obs: tuple, account: tuple) -> tuple[Quotes, Info]:
         """Packed observation and account (numpy) to quotes and their explanation, numpy records [A, ...]."""
         self._state, out = self._run(self._params, self._market, self._state, obs, account)
         return self._out_layout.unpack([np.asarray(array) for array in out])
 
+    def set_market(self, market: Market) -> None:
+        """Venue facts from the next step on, leaves [A, ...]: a listing, a delisting, a changed limit."""
+        self._market = jax.device_put(self._market_layout.filled(market))
+        self.market_changes += 1
+
     def reset(self) -> None:
         """Forgets everything that was learned, as if just compiled."""
         self._state = tuple(jnp.array(array) for array in self._initial)
+
+    def load(self, state: State) -> None:
+        """Goes on from this memory, leaves [A, ...]."""
+        self._state = tuple(jnp.array(array) for array in self._state_layout.filled(state))
 
     @property
     def state(self) -> State:
         """A copy of the memory, numpy [A, ...]."""
         return self._state_layout.unpack(tuple(np.array(array) for array in self._state))
 
+    @property
+    def params(self) -> Params:
+        """Tunables, numpy [A, ...]."""
+        return self._params_layout.unpack(tuple(np.asarray(array) for array in self._params))
+
+    @property
+    def market(self) -> Market:
+        """Venue facts now, numpy [A, ...]."""
+        return self._market_layout.unpack(tuple(np.asarray(array) for array in self._market))
+
+    def _compiled(self, programs: Programs | None) -> Any:
+        obs, _ = self.obs_layout.buffers(self.dims.markets)
+        account, _ = self.account_layout.buffers(1)
+        lowered = jax.jit(self._packed_step, donate_argnums=2).lower(
+            self._params, self._market, self._state, obs, account
+        )
+        run = lowered.compile(compiler_options())
+        if programs is not None:
+            programs.put(self.dims, pickle.dumps((serialize(run), self._out_layout)))
+        return run
+
+    def _thawed(self, programs: Programs | None) -> Any:
+        """The program that an earlier run compiled, None when there is none that can be loaded."""
+        kept = None if programs is None else programs.get(self.dims)
+        if kept is None:
+            return None
+        try:
+            frozen, self._out_layout = pickle.loads(kept)
+            return deserialize_and_load(*frozen)
+        except Exception:  # whatever is wrong with what was kept, compiling anew is the remedy
+            return None
+
     def _packed_step(self, params: tuple, market: tuple, state: tuple, obs: tuple, account: tuple) -> tuple:
         """`step` on packed arrays: records are unpacked and packed inside the functions of one market."""
         self.trace_count += 1
         account = jax.tree.map(lambda array: array[:, 0], account)
 
-        def think(params: tuple, market: tuple, state: tuple, obs: tuple, account: tuple) -> Any:
-            return _think(
+        def facts(params: tuple, market: tuple, state: tuple) -> tuple[Params, Market, State]:
+            return (
                 self._params_layout.fields(params),
                 self._market_layout.fields(market),
                 self._state_layout.fields(state),
-                self.obs_layout.fields(obs),
-                self.account_layout.fields(account),
             )
 
-        def share_usd(params: tuple, proposal: quote.Proposal, account: tuple) -> jax.Array:
-            return _share_usd(self._params_layout.fields(params), proposal, self.account_layout.fields(account))
+        def hear(*packed: tuple) -> Heard:
+            return _hear(*facts(*packed))
+
+        def think(params: tuple, market: tuple, state: tuple, obs: tuple, account: tuple, heard: Heard) -> Any:
+            seen = self.obs_layout.fields(obs), self.account_layout.fields(account)
+            return _think(*facts(params, market, state), *seen, heard)
+
+        def agree(params: tuple, state: State, proposal: quote.Proposal, account: tuple) -> Agreed:
+            return _agree(self._params_layout.fields(params), state, proposal, self.account_layout.fields(account))
 
         def place(params: tuple, market: tuple, state: State, obs: tuple, account: tuple, *rest: Any) -> tuple:
             state, quotes, info = quote.place(
@@ -123,10 +217,13 @@ class CompiledStep:
             self._out_layout = Layout(_zeros((quotes, info)))
             return self._state_layout.pack_fields(state), self._out_layout.pack_fields((quotes, info))
 
-        view, state, proposal = over_markets(think, shared=(4,), is_native=True)(params, market, state, obs, account)
-        share = native(share_usd)(params, proposal, account)
+        heard = native(hear)(params, market, state)
+        view, state, proposal = over_markets(think, shared=(4,), is_native=True)(
+            params, market, state, obs, account, heard
+        )
+        agreed = native(agree)(params, state, proposal, account)
         return over_markets(place, shared=(4,), is_native=True)(
-            params, market, state, obs, account, view, proposal, share
+            params, market, state, obs, account, view, proposal, agreed
         )
 
 

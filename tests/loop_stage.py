@@ -23,7 +23,8 @@ from exec.loop import Cadence, Loop, Wiring
 from exec.orders import is_ours
 from exec.paper.build import build
 from exec.paper.clearing import HOUSE_NOISE
-from exec.paper.venue import PaperVenue, memory_dial, memory_rest
+from exec.paper.lead import LeadOptions
+from exec.paper.venue import PaperVenue, memory_dial, memory_lead_dial, memory_rest
 from exec.sign import NonceMark, NonceSource, Signer, paper_key
 from feeds.clock import NS_PER_S, Clock, run_virtual
 from feeds.errors import LinkClosed
@@ -46,20 +47,21 @@ Spoil = Callable[[bytes], list[bytes]]
 class Kit:
     """Markets chosen once and the step compiled for them, given back as new for every run."""
 
-    def __init__(self, markets: str = "auto:6"):
+    def __init__(self, markets: str = "auto:6", lead: LeadOptions | None = None):
         self.settings = load(None, model.tunables(), markets=markets, seed=1)
+        self.lead = lead
         self.chosen = self._choose()
         self.step = compiled_step(self.chosen, self.settings, MAKER_FEE_BPS)
         self._memory = tuple(np.array(array) for array in self.step._state)
 
     def _choose(self) -> list:
-        async def read(clock: Clock) -> bytes:
-            venue = build(clock, 1, {}, perps=PERPS)
+        async def read(clock: Clock) -> tuple[bytes, list[str]]:
+            venue = build(clock, 1, {}, perps=PERPS, lead=self.lead or LeadOptions())
             _, body = await memory_rest(venue)("/info", b'{"type":"metaAndAssetCtxs"}')
-            return body
+            return body, venue.lead.symbols if self.lead else ()
 
-        specs = parse_universe(run_virtual(read, START_NS))
-        return choose(specs, self.settings, self.settings.run.capital_usd, MAKER_FEE_BPS)
+        body, listed = run_virtual(read, START_NS)
+        return choose(parse_universe(body), self.settings, self.settings.run.capital_usd, MAKER_FEE_BPS, listed)
 
     def fresh_step(self) -> CompiledStep:
         """The step with the memory it was made with."""
@@ -123,6 +125,7 @@ class Stage:
         self.exchange, self.user = venue.exchange, SIGNER.address
         dial = memory_dial(venue, LATENCY_S)
         self.market, self.account, self.posts = (Line(dial, self) for _ in range(3))
+        self.lead = Line(memory_lead_dial(venue, LATENCY_S), self)
         self._rest = memory_rest(venue, LATENCY_S)
         self.rest_is_down = self.rest_is_mute = False
         self.rest_spoil: Callable[[dict, int, bytes], tuple[int, bytes]] = lambda request, status, body: (status, body)
@@ -131,7 +134,7 @@ class Stage:
         self.booked = Counter()
         self.wrong: list[str] = []
         self.stop = asyncio.Event()
-        wiring = Wiring(self.market, self.account, self.posts, self.rest, SIGNER)
+        wiring = Wiring(self.market, self.account, self.posts, self.rest, SIGNER, self.lead if kit.lead else None)
         self.loop = Loop(
             [item.spec for item in kit.chosen],
             kit.fresh_step(),
@@ -143,6 +146,7 @@ class Stage:
             Journal(folder / "journal"),
             NonceSource(NonceMark(folder / "nonce")),
             cadence,
+            [item.lead_symbol for item in kit.chosen],
         )
         self._listen()
 
@@ -280,7 +284,8 @@ def play(
     """
 
     async def main(clock: Clock) -> Stage:
-        venue = build(clock, seed, {SIGNER.address: round(capital_usd * 1e6)}, perps=PERPS)
+        funds_uusd = {SIGNER.address: round(capital_usd * 1e6)}
+        venue = build(clock, seed, funds_uusd, perps=PERPS, lead=kit.lead or LeadOptions())
         stage = Stage(clock, venue, kit, folder, seed, cadence)
         if prepare is not None:
             prepare(stage)

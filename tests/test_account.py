@@ -103,7 +103,7 @@ def test_what_is_said_before_the_start_is_history():
     account.open(wire.AccountState({0: 100, 1: 0}, 10_000_000_000, 9_000_000_000, NOW_MS), history, MARKS)
     fills(account, fill_row(), fill_row(tid=10), snapshot=True)  # the first is in the position read, the second is not
     assert account.orders.position_lots[0] == account.ledger.position_lots[0] == 200
-    assert account.ledger.fill_count == 1 and account.start_usd == 10_000.0
+    assert account.ledger.fill_count == 1 and account.day_start_usd == 10_000.0
 
 
 def test_funding_counts_once_and_only_from_the_start_on():
@@ -203,6 +203,56 @@ def test_drawdown_is_from_the_peak():
     for value_uusd in (11_000_000_000, 9_900_000_000):
         account.read_state(wire.AccountState({}, value_uusd, 1, NOW_MS))
     assert account.drawdown_frac() == pytest.approx(0.1) and account.margin_free_usd == pytest.approx(1e-6)
+
+
+DAY_NS = 86_400 * 10**9
+MIDNIGHT_NS = (NOW_NS // DAY_NS + 1) * DAY_NS
+
+
+def value(account, usd):
+    account.read_state(wire.AccountState({}, round(usd * 1e6), 1, NOW_MS))
+
+
+def test_the_day_starts_at_midnight_utc_from_the_equity_read_last():
+    """Lesson 29: what was lost yesterday is no loss of today."""
+    account = book()
+    account.turn_day(MIDNIGHT_NS - 1)
+    value(account, 9_700)
+    assert account.day_pnl_usd == -300 and account.day_start_usd == 10_000
+    account.turn_day(MIDNIGHT_NS - 1)
+    assert account.day_pnl_usd == -300
+    account.turn_day(MIDNIGHT_NS)
+    assert account.day_pnl_usd == 0 and account.day_start_usd == 9_700
+    assert account.drawdown_frac() == pytest.approx(0.03)  # from the peak, which no day forgets
+    value(account, 9_650)
+    account.turn_day(MIDNIGHT_NS - 5 * 10**9)  # the clock is set back
+    account.turn_day(MIDNIGHT_NS + 5 * 10**9)
+    assert account.day_pnl_usd == -50
+    account.turn_day(MIDNIGHT_NS + 3 * DAY_NS)
+    assert account.day_pnl_usd == 0
+
+
+def test_money_put_in_or_taken_out_is_no_result():
+    account = book()
+    account.turn_day(NOW_NS)
+    value(account, 9_900)
+    account.ledger.on_transfer(5_000_000_000)
+    value(account, 14_900)
+    assert account.day_pnl_usd == -100 and account.day_start_usd == account.peak_usd == 15_000
+    assert account.drawdown_frac() == pytest.approx(100 / 15_000)
+    account.ledger.on_transfer(-13_000_000_000)
+    value(account, 1_900)
+    assert account.day_pnl_usd == -100 and account.drawdown_frac() == pytest.approx(100 / 2_000)
+    account.turn_day(MIDNIGHT_NS)
+    value(account, 2_000)
+    assert account.day_pnl_usd == 100 and account.day_start_usd == 1_900 and account.drawdown_frac() == 0
+
+
+def test_orders_cancelled_by_a_delisting_are_told():
+    account, told = book(), []
+    account.on_halt = lambda row, words: told.append((row, words))
+    say(account, "orderUpdates", [update(), update("canceled", oid=13), update("delistedCanceled")])
+    assert told == [(1, "delisted")]
 
 
 # --- bounds, and anything at all

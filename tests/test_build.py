@@ -110,6 +110,32 @@ def test_markets_of_the_step_have_the_venues_facts_and_padding_is_dead(specs):
     assert not market.max_position_usd[3:].any()
 
 
+def test_markets_are_led_as_far_as_the_lead_venue_lists_them(specs, tmp_path):
+    text = '[market.ETH]\nlead_symbol = "none"\n[market.DOGE]\nlead_symbol = "XRPUSDT"\n'
+    own = settings(written(tmp_path, text), markets="BTC,ETH,DOGE,PURR,SOL")
+    chosen = choose(specs, own, 10_000.0, FEE_BPS, ["btcusdt", "ethusdt", "xrpusdt"])
+    symbols = {item.spec.coin: item.lead_symbol for item in chosen}
+    assert symbols == {"BTC": "btcusdt", "ETH": "", "DOGE": "xrpusdt", "PURR": "", "SOL": ""}
+    market = build._market(dims_of(5), chosen, FEE_BPS)
+    assert market.has_lead.tolist() == [1, 0, 1, 0, 0, 0, 0, 0]
+    assert not any(item.lead_symbol for item in choose(specs, own, 10_000.0, FEE_BPS))
+    wrong = settings(written(tmp_path, '[market.BTC]\nlead_symbol = "btcusd"\n'), markets="BTC")
+    with pytest.raises(ConfigError, match=r"market\.BTC\.lead_symbol = 'btcusd'"):
+        choose(specs, wrong, 10_000.0, FEE_BPS, ["btcusdt"])
+
+
+def test_groups_are_quarters_by_volume_with_builders_apart(specs):
+    chosen = choose(specs, settings(markets="auto:8"), 10_000.0, FEE_BPS)  # most traded first
+    assert build.groups_of([item.spec for item in chosen]) == [0, 0, 1, 1, 1, 1, 2, 2]
+    turned = [item.spec for item in reversed(chosen)]
+    turned[0] = dataclasses.replace(turned[0], is_hip3=True, day_volume_usd=9e12)
+    assert build.groups_of(turned) == [3, 2, 1, 1, 1, 1, 0, 0]
+    assert build.groups_of(turned[:1]) == [3] and build.groups_of([]) == []
+    assert max(build.groups_of([item.spec for item in chosen[:1]])) == 0
+    market = build._market(dims_of(8), chosen, FEE_BPS)
+    assert market.group.tolist() == [0, 0, 1, 1, 1, 1, 2, 2]
+
+
 def test_parameters_go_from_general_to_particular(specs, tmp_path):
     text = "[params.spread]\nfloor_bps = 2.5\n[market.ETH.spread]\nfloor_bps = 4.0\n"
     both = settings(written(tmp_path, text), markets="BTC,ETH")

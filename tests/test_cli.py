@@ -66,6 +66,11 @@ def test_a_wrong_setting_is_named_and_refused(monkeypatch, capsys, tmp_path, tex
         (("paper", "--capital-usd", "nan"), "run.capital_usd"),
         (("paper", "--config", "absent.toml"), "absent.toml"),
         (("paper", "--colour"), "--colour"),
+        (("paper", "--lead-ms", "301"), "run.lead_ms = 301"),
+        (("paper", "--lead-markets", "-1"), "run.lead_markets = -1"),
+        (("paper", "--fast", "--seconds", "5", "--lead-cut", "30"), "lead_cut = '30'"),
+        (("venue", "--lead-ms", "49"), "lead_ms = 49"),
+        (("venue", "--lead-cut", "30,0"), "lead_cut = '30,0'"),
         (("venue", "--fund", "0x12=5"), "0x12=5"),
         (("venue", "--fund", "0x" + "1" * 40), "expected digits"),
         (("venue", "--fund", "0x" + "1" * 40 + "=-5"), "positive"),
@@ -103,13 +108,20 @@ def run_program(tmp_path, *options):
 
 
 def test_the_program_prints_one_object_and_leaves_nothing_behind(tmp_path):
-    code, out, err = run_program(tmp_path, "--markets", "BTC,WIF", "--seconds", "20")
+    kept = ("--record", str(tmp_path / "run"), "--state", str(tmp_path / "state"))
+    code, out, err = run_program(tmp_path, "--markets", "BTC,WIF", "--seconds", "20", *kept)
     assert code == 0, err
     run = json.loads(out)
     assert KEYS <= run.keys()
     assert set(run["pnl_usd"]) == {"total", "spread", "adverse", "inventory", "fees", "funding"}
     assert run["markets"] == run["markets_quoted_both_sides"] == 2
     assert run["open_orders_at_exit"] == run["recompiles_after_warmup"] == run["pnl_identity_error_usd"] == 0
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "mmjax", "replay", "--json", str(tmp_path / "run")]
+    replayed = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert replayed.returncode == 0, replayed.stderr
+    assert json.loads(replayed.stdout)["equal"] and json.loads(replayed.stdout)["steps"] == run["steps"]
+    assert (tmp_path / "state" / "learned.mmjax").stat().st_size > 1000
     code, _, err = run_program(tmp_path, "--markets", "BTC,EHT", "--seconds", "20")
     assert code != 0 and "'EHT'" in err and "Traceback" not in err
     code, _, err = run_program(tmp_path, "--markets", "BTC", "--capital-usd", "5", "--seconds", "20")

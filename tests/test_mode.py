@@ -1,5 +1,6 @@
 """Mode: every combination against the rules read aloud, depths and sizes of Reduce by hand and by property."""
 
+import dataclasses
 import itertools
 import math
 
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 import reference_mode
 
-from mmjax import governor, mode
+from mmjax import governor, mode, overlay
 from mmjax.governor import Zone
 from mmjax.mode import Mode
+from mmjax.overlay import Grade
+from mmjax.record import broadcast
 from mmjax.toxicity import Toxicity
 
 MIN_ORDER_USD = 11.5
@@ -23,38 +26,152 @@ def tune(module, **changes):
 
 
 @jax.jit
-def decide(governed, zone, toxicity, position_usd, usage, has_value):
+def decide(governed, zone, toxicity, position_usd, usage, has_value, grade, has_alpha):
     allowed = governor.side_allowed(governed, zone, usage, position_usd)
-    return mode.choose(tune(mode), zone, toxicity, position_usd, np.float32(MIN_ORDER_USD), allowed, has_value)
+    allowed = overlay.side_allowed(verdict(grade), allowed, position_usd)
+    least = np.float32(MIN_ORDER_USD)
+    return mode.choose(tune(mode), zone, toxicity, position_usd, least, allowed, has_value, grade, has_alpha)
 
 
-def decision(zone, position, toxicity=Toxicity.NORMAL, usage=0.65, values=(True, True), cancels=False):
+def verdict(grade):
+    return overlay.Verdict(grade=grade, cause=np.int32(0), widen_mult=np.float32(1), grades=())
+
+
+def decision(
+    zone,
+    position,
+    toxicity=Toxicity.NORMAL,
+    usage=0.65,
+    values=(True, True),
+    cancels=False,
+    grade=Grade.NONE,
+    alphas=(False, False),
+):
     governed = tune(governor, kill_cancels_all=float(cancels))
     args = np.int32(zone), np.int32(toxicity), np.float32(position), np.float32(usage), np.array(values)
-    return decide(governed, *args)
+    return decide(governed, *args, np.int32(grade), np.array(alphas))
+
+
+def named(flags):
+    return {name for name, on in zip(("bid", "ask"), flags, strict=True) if on}
 
 
 def quoted(got):
-    return {name for name, on in zip(("bid", "ask"), got.sides, strict=True) if on}
+    return named(got.sides)
 
 
 def test_every_combination():
-    seen = set()
     sides = [(False, False), (True, False), (False, True), (True, True)]
-    for zone, toxicity, position, usage, values, cancels in itertools.product(
-        Zone, Toxicity, (-500, -5, 0, 5, 500), (0.65, 0.75), sides, (False, True)
-    ):
-        got = decision(zone, position, toxicity, usage, values, cancels)
-        valued = {name for name, on in zip(("bid", "ask"), values, strict=True) if on}
-        name, expected, urgency = reference_mode.decide(
-            zone.name.lower(), toxicity == Toxicity.TOXIC, position, MIN_ORDER_USD, usage, valued, 0.7, cancels
+    cases = list(
+        itertools.product(
+            Zone,
+            Toxicity,
+            (-500, -5, 0, 5, 500),
+            (0.65, 0.75),
+            sides,
+            (False, True),
+            Grade,
+            [(False, False), (True, False)],
         )
-        case = zone, toxicity, position, usage, values, cancels
-        assert Mode(int(got.mode)).name.lower() == name, case
-        assert quoted(got) == expected, case
-        assert float(got.urgency) == pytest.approx(urgency), case
-        seen.add(int(got.rule))
-    assert seen == set(range(1, 9))
+    )
+    zone, toxicity, position, usage, values, cancels, grade, alphas = zip(*cases, strict=True)
+    governed = dataclasses.replace(broadcast(tune(governor), len(cases)), kill_cancels_all=np.float32(cancels))
+    args = np.int32(zone), np.int32(toxicity), np.float32(position), np.float32(usage), np.array(values)
+    got = jax.device_get(jax.vmap(decide)(governed, *args, np.int32(grade), np.array(alphas)))
+    modes = [Mode(code).name.lower() for code in got.mode.tolist()]
+    for number, case in enumerate(cases):
+        zone, toxicity, position, usage, values, cancels, grade, alphas = case
+        expected = reference_mode.decide(
+            zone.name.lower(),
+            toxicity == Toxicity.TOXIC,
+            position,
+            MIN_ORDER_USD,
+            usage,
+            named(values),
+            kill_cancels_all=cancels,
+            grade=grade.name.lower(),
+            favoured=named(alphas),
+        )
+        assert (modes[number], named(got.sides[number])) == expected[:2], case
+        assert got.urgency[number] == pytest.approx(expected[2]), case
+    assert set(got.rule.tolist()) == set(range(1, 9))
+
+
+def test_without_overlay_and_signals_nothing_changes():
+    """The arguments that came later are optional."""
+    for zone, position, value in itertools.product(Zone, (-500, 0, 500), (True, False)):
+        values = np.full(2, value)
+        args = np.int32(zone), np.int32(Toxicity.NORMAL), np.float32(position), np.float32(MIN_ORDER_USD)
+        plain = mode.choose(tune(mode), *args, np.ones(2, bool), values)
+        full = mode.choose(tune(mode), *args, np.ones(2, bool), values, np.int32(Grade.NONE), np.zeros(2, bool))
+        jax.tree.map(np.testing.assert_array_equal, plain, full)
+        plain_must, full_must = (
+            np.asarray(mode.must_reduce(got, args[0], args[2], *more))
+            for got, more in ((plain, ()), (full, (np.int32(Grade.NONE),)))
+        )
+        np.testing.assert_array_equal(plain_must, full_must)
+
+
+@pytest.mark.parametrize(
+    ("grade", "position", "expected"),
+    [
+        (Grade.WIDEN, 500, (Mode.MAKER, {"bid", "ask"}, 0.0)),
+        (Grade.REDUCE_ONLY, 500, (Mode.REDUCE, {"ask"}, 0.0)),
+        (Grade.REDUCE_ONLY, -500, (Mode.REDUCE, {"bid"}, 0.0)),
+        (Grade.REDUCE_ONLY, 5, (Mode.FLAT, set(), 0.0)),
+        (Grade.FLATTEN, 500, (Mode.REDUCE, {"ask"}, 1.0)),
+        (Grade.FLATTEN, -5, (Mode.FLAT, set(), 0.0)),
+        (Grade.HALT, 500, (Mode.FLAT, set(), 0.0)),
+    ],
+)
+def test_what_each_grade_leaves_of_a_green_market(grade, position, expected):
+    got = decision(Zone.GREEN, position, values=(True, True), grade=grade)
+    assert (Mode(int(got.mode)), quoted(got), float(got.urgency)) == expected
+    # the way out needs no value, lesson 41
+    hopeless = decision(Zone.GREEN, position, values=(False, False), grade=grade)
+    assert quoted(hopeless) == (set() if grade == Grade.WIDEN else expected[1])
+
+
+def test_overlay_must_reduce():
+    got = decision(Zone.GREEN, 500, grade=Grade.REDUCE_ONLY)
+    must = mode.must_reduce(got, np.int32(Zone.GREEN), np.float32(500), np.int32(Grade.REDUCE_ONLY))
+    assert np.asarray(must).tolist() == [False, True]
+    assert np.asarray(mode.permitted(got, np.zeros((2, 3), bool), must)).tolist() == [[False] * 3, [True] * 3]
+
+
+def test_reduce_only_never_turns_the_position_round():
+    got = decision(Zone.GREEN, 300, grade=Grade.REDUCE_ONLY)
+    assert sizes(got, [[200] * 4] * 2, 300, 200).tolist() == [[0] * 4, [200, 100, 0, 0]]
+    model = np.float32([[5, 6, 7.2], [5, 6, 7.2]])
+    np.testing.assert_array_equal(depths_bps(got, model, np.float32([1, 1])), model)  # and is in no hurry
+
+
+def test_halt_comes_before_everything():
+    for zone, toxicity, position in itertools.product(Zone, Toxicity, (-500, 0, 500)):
+        got = decision(zone, position, toxicity, grade=Grade.HALT)
+        assert (Mode(int(got.mode)), int(got.rule), quoted(got)) == (Mode.FLAT, 1, set())
+        args = np.int32(zone), np.int32(toxicity), np.float32(position), np.float32(MIN_ORDER_USD)
+        both = np.ones(2, bool)
+        alone = mode.choose(tune(mode), *args, both, both, np.int32(Grade.HALT))  # whatever is called allowed
+        assert (Mode(int(alone.mode)), int(alone.rule), quoted(alone)) == (Mode.FLAT, 1, set())
+
+
+def test_alpha_opens_a_side_without_queue_value():
+    got = decision(Zone.GREEN, 0, values=(False, False), alphas=(True, False))
+    assert (Mode(int(got.mode)), quoted(got)) == (Mode.MAKER, {"bid"})
+    kept, must = np.zeros((2, 3), bool), np.zeros(2, bool)
+    levels = np.asarray(mode.permitted(got, kept, must, np.array([True, False])))
+    assert levels.tolist() == [[True] * 3, [False] * 3]
+    assert not np.asarray(mode.permitted(got, kept, must)).any()
+
+
+def test_alpha_opens_no_side_that_may_not_be_quoted():
+    got = decision(Zone.RED, 500, values=(False, False), alphas=(True, False))
+    assert quoted(got) == {"ask"}
+    levels = mode.permitted(got, np.zeros((2, 3), bool), np.array([False, True]), np.array([True, False]))
+    assert np.asarray(levels).tolist() == [[False] * 3, [True] * 3]
+    assert quoted(decision(Zone.YELLOW, 500, usage=0.75, values=(False, False), alphas=(True, False))) == {"ask"}
+    assert quoted(decision(Zone.GREEN, 500, values=(False, False), alphas=(True, False), grade=Grade.HALT)) == set()
 
 
 def test_red_is_reduce_at_full_urgency_on_the_reducing_side_alone():

@@ -90,6 +90,9 @@ def test_a_refusal_counts_and_frees_the_request(tmp_path):
         used = stage.account.budget.used
         await stage.outbox.drain()
         assert order.state.name == "REJECTED" and stage.account.rejects == {"429 Too Many Requests": 1}
+        tape = stage.account.tape
+        assert tape.snapshot(stage.clock.now_ns()).reject_count.tolist()[:2] == [1, 0]
+        assert tape.snapshot(stage.clock.now_ns()).reject_count.sum() == 0
         assert stage.account.budget.used == used - 1 and not stage.guard.paused(0, stage.clock.now_ns())
         stage.place()
         await stage.outbox.drain()

@@ -15,6 +15,8 @@ from exec.paper.events import BUY, SELL
 from exec.paper.exchange import Exchange, Options
 from exec.paper.funding import HOUR_MS
 from exec.paper.listing import universe
+from exec.paper.rules import NOT_FOUND as GONE
+from exec.paper.view import View
 
 PX = 10_000
 LOTS = 2_000
@@ -474,3 +476,47 @@ def test_whole_universe_starts_and_runs():
     exchange.check_conservation()
     live = [perp for perp in exchange.perps if not perp.listing.is_delisted]
     assert all(len(perp.funding.history) == 1 and perp.open_interest_lots > 0 for perp in live if perp.day.uusd)
+
+
+# --- the universe changes
+
+
+def test_a_delisted_market_ends_its_orders_and_takes_no_more_until_it_is_listed_again(desk):
+    exchange = desk.exchange
+    oid, other = desk.rest(ALICE, BUY, PX - 100, LOTS), desk.rest(ALICE, BUY, PX - 100, LOTS, asset=1)
+    taken = desk.rest(BOB, SELL, PX, LOTS)
+    desk.order(ALICE, BUY, PX, LOTS, "Ioc")
+    exchange.background_set(0, SELL, PX + 100, 500)
+    assert desk.status_word(BOB, taken) == "filled" and desk.position(ALICE).lots == LOTS
+    late = desk.queue(ALICE, place(desk))  # admitted, and its block comes after the delisting
+    value_uusd = exchange.margin_of(ALICE).total_value_uusd
+    exchange.delist(0)
+    assert desk.status_word(ALICE, oid) == "delistedCanceled" and desk.status_word(ALICE, other) == "open"
+    block = desk.block()
+    assert [(event.user, event.status) for event in block.orders][:1] == [(ALICE, "delistedCanceled")]
+    assert 0 in block.touched
+    (answer,) = late
+    assert answer["response"]["data"]["statuses"] == [{"error": "Trading is halted asset=0"}]
+    assert desk.queue(ALICE, place(desk)) == [err("Trading is halted")]
+    assert desk.leverage(ALICE, 3) == err("Trading is halted")
+    assert desk.cancel(ALICE, oid) == {"error": f"{GONE} asset=0"}
+    exchange.background_set(0, SELL, PX + 100, 500)
+    assert exchange.background_take(0, BUY, 500, PX + 200, HOUSE_NOISE) == 0
+    assert exchange.best(0, BUY) == exchange.best(0, SELL) == 0 and exchange.best(1, BUY) == PX - 100
+    assert desk.position(ALICE).lots == LOTS and exchange.margin_of(ALICE).total_value_uusd == value_uusd
+    assert [one.is_delisted for one in exchange.listings] == [True, False, True]
+    assert [entry.get("isDelisted", False) for entry in View(exchange).meta["universe"]] == [True, False, True]
+    exchange.relist(0)
+    assert "resting" in desk.order(ALICE, BUY, PX - 100, LOTS)
+    assert [one.is_delisted for one in exchange.listings] == [False, False, True]
+    exchange.check_conservation()
+
+
+def test_what_the_universe_says_follows_a_delisting_while_it_is_shown(desk):
+    view = View(desk.exchange)
+    before = view.meta
+    desk.exchange.delist(1)
+    after = view.meta
+    assert after["universe"][1] == before["universe"][1] | {"isDelisted": True}
+    desk.exchange.relist(1)
+    assert view.meta == before

@@ -340,7 +340,7 @@ class Stuck:
 
 
 def test_a_slow_reader_is_cut_off_and_holds_nobody_up(caplog, monkeypatch):
-    monkeypatch.setattr("exec.paper.venue.MAX_QUEUED_FRAMES", 50)
+    monkeypatch.setattr("exec.paper.line.MAX_QUEUED_FRAMES", 50)
 
     async def scenario(venue, clock):
         stuck = Stuck(*[frame("subscribe", subscription={"type": "activeAssetCtx", "coin": "BTC"}), frame("ping")] * 4)

@@ -1,5 +1,6 @@
 """The plan, executed by a venue that accepts everything, reaches the target; budget, order, self-crossing."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -104,20 +105,113 @@ def test_busy_slots_are_left_alone():
     assert wanted.action[0, 0, 0] == CANCEL and plan(wanted, desk.orders, 9, 9).request_count == 0
 
 
-def test_budget_goes_to_the_most_valuable():
+def slots_of(places):
+    return [(item.row, item.side, item.level) for item in places]
+
+
+def test_openings_go_to_the_best_of_every_empty_side_first():
     desk = Desk(2)
     lots = np.full((2, 2, LEVELS), 4, np.int32)
     value = np.arange(12, dtype=np.float32).reshape(2, 2, LEVELS)
     value[0, 0, 0] = np.nan
-    the_plan = plan(desk.wanted(ladder(2, [100, 90], lots), lots, value), desk.orders, 3, 0)
-    assert [(item.row, item.side, item.level) for item in the_plan.places] == [(1, 1, 2), (1, 0, 2), (0, 1, 2)]
-    assert the_plan.deferred_count == 9  # the best of an empty side comes first
-    desk.execute(plan(desk.wanted(ladder(2, [100, 90], lots), lots, value), desk.orders, 4, 0))
-    the_plan = plan(desk.wanted(ladder(2, [100, 90], lots), lots, value), desk.orders, 3, 0)
-    assert [(item.row, item.side, item.level) for item in the_plan.places] == [(1, 1, 1), (1, 1, 0), (1, 0, 1)]
+    px = ladder(2, [100, 90], lots)
+    the_plan = plan(desk.wanted(px, lots, value), desk.orders, 0, 0, 5)
+    assert slots_of(the_plan.places) == [(1, 1, 2), (1, 0, 2), (0, 1, 2), (0, 0, 2), (1, 1, 1)]
+    assert the_plan.deferred_count == 7 and the_plan.deferred_bps_usd == 9 and the_plan.bought_bps_usd == []
+    by_value = plan(desk.wanted(px, lots, value), desk.orders, 3, 0)
+    assert slots_of(by_value.places) == [(1, 1, 2), (1, 1, 1), (1, 1, 0)] and by_value.bought_bps_usd == [11, 10, 9]
+    everything = plan(desk.wanted(px, lots, value), desk.orders, 99, 0, 99)
+    assert len(everything.places) == 11 and (0, 0, 0) not in slots_of(everything.places)  # no number, no order
+
+
+def moved(desk, value):
+    """All orders of a full ladder want to move by one, at `value`."""
+    lots = np.full((desk.rows, 2, LEVELS), 4, np.int32)
+    mids = [100] * desk.rows
+    desk.execute(plan(desk.wanted(ladder(desk.rows, mids, lots), lots), desk.orders, 10**6, 0))
+    wanted = desk.wanted(ladder(desk.rows, mids, lots) + np.array([-9, 9], np.int32)[:, None], lots, value)
+    assert (wanted.action == MODIFY).all()
+    return wanted
+
+
+def test_an_update_is_sent_when_it_is_worth_the_price():
+    desk = Desk(1)
+    value = np.array([[[5, 3, -1], [np.nan, 4, 0]]], np.float32)
+    wanted = moved(desk, value)
+
+    def bought(price, requests=9):
+        the_plan = plan(wanted, desk.orders, requests, 0, 0, price)
+        return the_plan.bought_bps_usd, the_plan.deferred_count, the_plan.deferred_bps_usd
+
+    assert bought(0.0) == ([5, 4, 3, 0], 2, 0)  # what loses, and what is no number, is not done even when free
+    assert bought(4.0) == ([5, 4], 4, 3)
+    assert bought(4.0, requests=1) == ([5], 5, 4)
+    assert bought(5.5) == ([], 6, 5)
+    assert bought(math.nan) == ([], 6, 5)
+
+
+def test_an_empty_side_and_an_opening_are_free_of_price():
+    desk = Desk(1)
+    lots = np.full((1, 2, LEVELS), 4, np.int32)
+    value = np.array([[[5, 3, 1], [2, 1, 1]]], np.float32)
+    wanted = desk.wanted(ladder(1, [100], lots), lots, value)
+    assert slots_of(plan(wanted, desk.orders, 9, 0, 0, 100.0).places) == [(0, 0, 0), (0, 1, 0)]
+    assert slots_of(plan(wanted, desk.orders, 0, 0, 3, 100.0).places) == [(0, 0, 0), (0, 1, 0), (0, 0, 1)]
+    assert len(plan(wanted, desk.orders, 0, 0, 9, 100.0).places) == 6
+    desk.execute(plan(wanted, desk.orders, 9, 0, 0, 100.0))
+    wanted = desk.wanted(ladder(1, [100], lots), lots, value)
+    assert plan(wanted, desk.orders, 9, 0, 0, 100.0).places == []
+
+
+def test_what_openings_no_longer_pay_for_must_be_worth_the_price():
+    desk = Desk(1)
+    lots = np.full((1, 2, LEVELS), 4, np.int32)
+    value = np.array([[[9, 3, 1], [2, 8, 7]]], np.float32)
+    the_plan = plan(desk.wanted(ladder(1, [100], lots), lots, value), desk.orders, 9, 0, 3, 5.0)
+    assert slots_of(the_plan.places) == [(0, 0, 0), (0, 1, 1), (0, 1, 2)]
+    the_plan = plan(desk.wanted(ladder(1, [100], lots), lots, value), desk.orders, 9, 0, 2, 5.0)
+    assert slots_of(the_plan.places) == [(0, 0, 0), (0, 1, 1), (0, 1, 2)] and the_plan.bought_bps_usd == [7]
+    assert the_plan.deferred_bps_usd == 3 and the_plan.deferred_count == 3
+
+
+def test_a_modify_never_uses_an_opening():
+    desk = Desk(1)
+    wanted = moved(desk, np.ones((1, 2, LEVELS), np.float32))
+    assert plan(wanted, desk.orders, 0, 0, 99).request_count == 0
+    assert len(plan(wanted, desk.orders, 2, 0, 99).modifies) == 2
+
+
+def test_thousands_of_candidates_over_all_markets():
+    """The best k of 6,000, whatever their order, and the same again."""
+    rows, rng = 1000, np.random.default_rng(5)
+    desk = Desk(rows)
+    value = rng.permutation(rows * 2 * LEVELS).reshape(rows, 2, LEVELS).astype(np.float32)
+    wanted = moved(desk, value)
+    first, again = (plan(wanted, desk.orders, 100, 0, 0, 10.0) for _ in range(2))
+    assert first == again and first.bought_bps_usd == list(range(5999, 5899, -1))
+    assert first.deferred_count == 5900 and first.deferred_bps_usd == 5899
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_plan_never_exceeds_what_it_may_spend(data):
     desk = Desk(2)
-    everything = plan(desk.wanted(ladder(2, [100, 90], lots), lots, value), desk.orders, 12, 0)
-    assert everything.places[-1][:3] == (0, 0, 0)  # a value that is not a number comes last
+    some = st.lists(st.integers(0, 3), min_size=12, max_size=12)
+    worth = st.lists(st.floats(-10, 10) | st.just(math.nan), min_size=12, max_size=12)
+    for _ in range(4):
+        requests, cancels, openings = (data.draw(st.integers(0, 8)) for _ in range(3))
+        price = data.draw(st.floats(0, 10))
+        lots = np.array(data.draw(some), np.int32).reshape(2, 2, LEVELS)
+        px = ladder(2, data.draw(st.lists(st.integers(50, 150), min_size=2, max_size=2)), lots)
+        wanted = desk.wanted(px, lots, np.array(data.draw(worth), np.float32).reshape(2, 2, LEVELS))
+        asked = np.count_nonzero((wanted.action != KEEP) & (desk.orders.slot_busy == 0))
+        the_plan = plan(wanted, desk.orders, requests, cancels, openings, price)
+        assert len(the_plan.modifies) <= requests and len(the_plan.cancels) <= cancels
+        assert len(the_plan.places) + len(the_plan.modifies) <= requests + openings
+        assert len(the_plan.bought_bps_usd) <= requests
+        assert the_plan.request_count + the_plan.deferred_count <= asked
+        assert all(worth >= 0 for worth in the_plan.bought_bps_usd)
+        desk.execute(the_plan)
 
 
 def test_cancels_that_reduce_risk_come_first_and_cost_no_order_requests():
@@ -163,7 +257,8 @@ def test_a_view_that_changed_meanwhile_is_not_acted_on():
     )
     assert plan(wanted, desk.orders, 9, 9).request_count == 0
     wanted.action = np.full((1, 2, LEVELS), KEEP, np.int32)
-    assert plan(wanted, desk.orders, 9, 9) == ([], [], [], 0)
+    assert plan(wanted, desk.orders, 9, 9).request_count == 0
+    assert plan(wanted, desk.orders, 9, 9).deferred_count == 0
 
 
 def test_orphans_are_cancelled_first():
@@ -177,15 +272,17 @@ def test_orphans_are_cancelled_first():
     assert plan(desk.wanted(ladder(1, [100], lots), lots), desk.orders, 9, 9).cancels[0].cloid == stray.cloid
 
 
-def test_cancel_all_takes_orders_in_flight_too():
+def test_cancel_all_takes_what_is_open():
     desk = Desk(2)
     lots = np.full((2, 2, LEVELS), 4, np.int32)
     desk.execute(plan(desk.wanted(ladder(2, [100, 90], lots), lots), desk.orders, 99, 99))
-    desk.orders.intend_modify(desk.orders.at(0, 0, 0), 98, 4, 200, T0)
-    assert len(cancel_all(desk.orders).cancels) == 12 and len(cancel_all(desk.orders, [1]).cancels) == 6
-    for batch in register(cancel_all(desk.orders), desk.orders, desk.mid2_px, T0):
+    changing = desk.orders.at(0, 0, 0)
+    desk.orders.intend_modify(changing, 98, 4, 200, T0)
+    the_plan = cancel_all(desk.orders)
+    assert len(the_plan.cancels) == 11 and changing not in the_plan.cancels
+    for batch in register(the_plan, desk.orders, desk.mid2_px, T0):
         desk.orders.on_reply(batch, [Outcome("success")] * len(batch.orders), T0)
-    assert desk.orders.live_count == 0
+    assert desk.orders.live_count == 1 and cancel_all(desk.orders).request_count == 0
 
 
 def test_batches_are_cut_and_ordered():

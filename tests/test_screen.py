@@ -9,10 +9,11 @@ from rich.console import Console
 from exec.screen import Header, MarketRow, render
 
 HEADER = Header(
-    venue="paper", elapsed_s=3725.0, equity_usd=10_012.5, pnl_usd=12.5, margin_free_usd=9_000.0,
-    margin_used_usd=1_012.5,
-    requests_left=9_321, open_orders=96, fills=17, volume_usd=4_321.0, step_us_p50=510.0, frame_to_wire_us_p50=1_200.0,
-    frame_to_wire_us_p99=4_400.0, notice="",
+    venue="paper", elapsed_s=3725.0, equity_usd=10_012.5, pnl_usd=12.5, day_pnl_usd=-7.25,
+    margin_free_usd=9_000.0, margin_used_usd=1_012.5,
+    requests_left=9_321, request_price_bps_usd=12.34, open_orders=96, fills=17, volume_usd=4_321.0, step_us_p50=510.0,
+    frame_to_wire_us_p50=1_200.0,
+    frame_to_wire_us_p99=4_400.0, lead="lead feed 24 of 24 markets", notice="",
 )  # fmt: skip
 ROW = MarketRow(
     coin="BTC", mid="113080.5", sigma_bps_rt_s=1.25, regime="Normal", zone="Green", mode="Maker", binding="liquidity",
@@ -33,9 +34,11 @@ def test_every_number_is_there():
         "01:02:05",
         "10,012.50",
         "+12.50",
+        "day -7.25",
+        "lead feed 24 of 24 markets",
         "9,000",
         "1,012",
-        "9,321",
+        "9,321 at 12.3 bps x $",
         "96",
         "17",
         "4,321",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference_slots as reference
 
-from mmjax import slots
+from mmjax import lanes, slots
 from mmjax.schema import Quotes
 from mmjax.slots import Action
 
@@ -16,6 +16,8 @@ F32, I32 = jnp.float32, jnp.int32
 PARAMS = jax.tree.map(F32, slots.Params())
 MID2_PX = 2 * 100_000  # one bps is 10 px
 LEVELS = 8
+KAPPA = 0.2
+compare_one = jax.jit(slots.compare)
 compare_many = jax.jit(jax.vmap(slots.compare, in_axes=(None, *[0] * 6, None, None, None, 0)))
 pair_many = jax.jit(jax.vmap(slots.pair, in_axes=(0, 0, 0, 0, 0, None)))
 
@@ -37,7 +39,18 @@ def random_sides(seed: int, cases: int, spread_px: int = 150):
 
 
 def compare(
-    target_px, target_lots, slot_px, slot_lots, busy=None, band=3.0, size_band=0.25, grows=(True, True)
+    target_px,
+    target_lots,
+    slot_px,
+    slot_lots,
+    busy=None,
+    band=3.0,
+    size_band=0.25,
+    grows=(True, True),
+    value=2.0,
+    room=np.inf,
+    kappa=KAPPA,
+    rank=1.0,
 ) -> Quotes:
     """One market; every argument is a list of levels for the bid, the ask quotes nothing and rests nothing."""
 
@@ -45,11 +58,12 @@ def compare(
         padded = np.r_[levels, np.zeros(LEVELS - len(levels))]
         return jnp.asarray(np.stack([padded, np.zeros(LEVELS)]), I32)
 
-    value = jnp.full((2, LEVELS), 2.0, F32)
+    value = jnp.full((2, LEVELS), value, F32)
     busy = both(busy or [])
-    return slots.compare(
+    return compare_one(
         PARAMS, both(target_px), both(target_lots), value, both(slot_px), both(slot_lots), busy,
-        F32(band), F32(size_band), I32(MID2_PX), jnp.asarray(grows),
+        F32(band), F32(size_band), I32(MID2_PX), jnp.asarray(grows), jnp.full(2, room, F32), F32(kappa),
+        jnp.full((2, LEVELS), rank, F32),
     )  # fmt: skip
 
 
@@ -156,18 +170,161 @@ def test_after_a_fill_at_either_end_only_that_level_is_placed(gone):
         assert int(quotes.target_px[0, gone]) == ladder[gone]
 
 
-def test_size_alone_is_a_modify_worth_what_it_adds():
-    quotes = compare([99_900], [100], [99_905], [74])
-    assert actions(quotes, 1) == [Action.MODIFY]
-    # 100 lots x 0.1 usd x 0.5 bps of price error, and 26 lots x 0.1 usd at 2 bps
-    assert float(quotes.value_bps_usd[0, 0]) == pytest.approx(100 * 0.1 * 0.5 + 26 * 0.1 * 2, rel=1e-5)
+@pytest.mark.parametrize("kappa", [0.05, 0.2, 0.6])
+def test_the_worth_of_a_depth_is_what_simulated_fills_earn(kappa):
+    """Market orders that reach an exponential depth; at every depth an order earns what is beyond its cost."""
+    cost_bps, orders = 1 / kappa, 400_000
+    best_bps = cost_bps + 1 / kappa
+    reach_bps = np.random.default_rng(7).exponential(1 / kappa, orders)
+    best = (reach_bps >= best_bps) * (best_bps - cost_bps)
+    for error in (-1.0, -0.5, 0.0, 0.7, 2.0, 4.0):
+        depth_bps = best_bps + error / kappa
+        earned = (reach_bps >= depth_bps) * (depth_bps - cost_bps)
+        excess = earned - float(slots.worth_frac(F32(error))) * best
+        assert abs(excess.mean()) <= 4 * excess.std() / math.sqrt(orders) + 1e-6 * best.mean()
+
+
+def test_no_depth_is_worth_more_than_the_target():
+    errors = np.linspace(-50, 50, 100_001, dtype=np.float32)
+    worth = np.asarray(slots.worth_frac(errors))
+    assert np.isfinite(worth).all() and worth.max() == worth[50_000] == 1.0
+    assert (np.diff(worth)[:50_000] >= 0).all() and (np.diff(worth)[50_000:] <= 0).all()
+    assert float(slots.worth_frac(F32(-1))) == 0.0 and 0 <= worth[-1] < 1e-9
+    assert worth[0] == pytest.approx(-49 * math.e)  # a fill is certain, what it costs grows
+
+
+def test_worth_agrees_with_the_twin():
+    target_px, target_lots, slot_px, slot_lots, busy = random_sides(31, 400)
+    rng = np.random.default_rng(32)
+    value = rng.uniform(0.1, 3, target_px.shape).astype(np.float32)
+    rank = rng.uniform(-0.2, 1.3, target_px.shape).astype(np.float32)
+    same = rng.random(target_px.shape) < 0.2  # some stay where they are, to change size alone
+    slot_px = np.where(same & (slot_lots > 0), target_px, slot_px)
+    pairs = pair_many(target_px, target_lots, slot_px, slot_lots, busy, np.int32(0))
+    priced = jax.jit(jax.vmap(slots.compare, in_axes=(None, *[0] * 6, None, None, None, 0, 0, None, 0)))
+    quotes = priced(
+        PARAMS, target_px, target_lots, value, slot_px, slot_lots, busy, F32(0), F32(0), I32(MID2_PX),
+        np.ones((400, 2), bool), np.full((400, 2), np.inf, np.float32), F32(KAPPA), rank,
+    )  # fmt: skip
+    seen, signs = 0, {1.0: 0, -1.0: 0}
+    for at in np.ndindex(target_px.shape):
+        if quotes.action[at] not in (Action.PLACE, Action.MODIFY):
+            continue
+        level = (*at[:2], int(pairs[at]))
+        expected = reference.gain_bps_usd(
+            (int(target_px[level]), int(target_lots[level])), (int(slot_px[at]), int(slot_lots[at])),
+            float(value[level]), 100_000, (1, -1)[at[1]], KAPPA, float(rank[at]),
+        )  # fmt: skip
+        seen, signs[math.copysign(1.0, expected)] = seen + 1, signs[math.copysign(1.0, expected)] + 1
+        assert float(quotes.value_bps_usd[at]) == pytest.approx(expected, rel=2e-4, abs=2e-4)
+    assert seen > 3000 and min(signs.values()) > 20  # a move that loses more in the queue than it gains costs
+
+
+def gain(*args, **kwargs) -> float:
+    return float(compare(*args, **kwargs).value_bps_usd[0, 0])
+
+
+def test_too_close_is_repaired_before_too_far():
+    """The asymmetry that a symmetric price error does not have: too close loses money, too far earns less."""
+    close, far = (gain([99_900], [100], [99_900 + gap], [100]) for gap in (60, -60))
+    assert close > 1.5 * far > 0
+    assert gain([99_900], [100], [99_980], [100]) > gain([99_900], [100], [], []) > far  # worse than nothing there
+
+
+def test_an_order_that_must_move_for_inventory_is_worth_moving():
+    """The target is best by definition, also when it is further out and a fill there is rarer."""
+    assert gain([99_700], [100], [99_800], [100]) > 0
+
+
+def test_queue_place():
+    moved = ([99_900], [100], [99_860], [100])
+    assert gain(*moved, rank=0.0) < gain(*moved, rank=1.0)
+    slightly_more = ([99_900], [100], [99_900], [80])
+    assert gain(*slightly_more, size_band=0.0, rank=0.0) < 0 < gain(*slightly_more, size_band=0.0, rank=1.0)
+    less = ([99_900], [60], [99_900], [100])
+    assert gain(*less, rank=0.0) == pytest.approx(gain(*less, rank=1.0)) == pytest.approx(40 * 0.1 * 2, rel=1e-5)
+
+
+def test_size_alone_is_worth_what_it_adds():
+    assert gain([99_900], [100], [99_900], [74]) == pytest.approx(26 * 0.1 * 2, rel=1e-5)
+    assert actions(compare([99_900], [100], [99_905], [74]), 1) == [Action.MODIFY]
     assert actions(compare([99_900], [100], [99_905], [75]), 1) == [Action.KEEP]
+
+
+def test_a_cut_to_the_room_is_worth_as_much_as_a_cancel():
+    crowded = ([99_900, 99_800], [60, 60], [99_900, 99_800], [100, 100])
+    quotes = compare(*crowded, room=150 * 0.1, size_band=1.0)  # 200 lots rest
+    assert actions(quotes, 2) == [Action.MODIFY, Action.MODIFY]
+    assert gain(*crowded, size_band=1.0, room=150 * 0.1) == pytest.approx(40 * 0.1 * (100 + 2), rel=1e-3)
+    assert gain(*crowded, size_band=0.0, room=199 * 0.1) == pytest.approx(1 * 0.1 * 100 + 40 * 0.1 * 2, rel=1e-3)
+    assert gain(*crowded, size_band=0.0, room=201 * 0.1) == pytest.approx(40 * 0.1 * 2, rel=1e-3)
+
+
+def test_reducing_without_an_edge_is_worth_something_growing_is_not():
+    assert gain([99_900], [100], [], [], value=0.0, grows=(False, True)) == pytest.approx(100 * 0.1 * 10)
+    assert gain([99_900], [100], [], [], value=0.0, grows=(True, True)) == 0
+    assert gain([99_900], [100], [], [], value=math.nan, grows=(True, True)) == 0
+
+
+def test_without_a_decay_a_price_error_is_worth_nothing():
+    for kappa in (0.0, -1.0, math.nan):
+        assert gain([99_900], [100], [99_800], [100], kappa=kappa) == 0
 
 
 def test_a_place_is_worth_what_it_expects_to_earn():
     quotes = compare([99_900], [100], [], [])
     assert actions(quotes, 1) == [Action.PLACE]
     assert float(quotes.value_bps_usd[0, 0]) == pytest.approx(100 * 0.1 * 2, rel=1e-5)
+
+
+def requests(quotes: Quotes) -> int:
+    return int(np.count_nonzero(np.asarray(quotes.action)[0] != Action.KEEP))
+
+
+@pytest.mark.parametrize("levels", range(1, LEVELS + 1))
+@pytest.mark.parametrize("shift", [-1, 1])
+def test_a_ladder_that_moves_by_one_level_costs_two_requests_at_most(levels, shift):
+    """Whatever its spacing and however its slots are filled; compared with the best of all pairings."""
+    rng = np.random.default_rng(100 * levels + shift)
+    for _ in range(12):
+        ladder = 99_990 - np.cumsum(rng.integers(31, 120, levels + 1))
+        resting = rng.permutation(ladder[:levels] if shift > 0 else ladder[1:])
+        target = ladder[1:] if shift > 0 else ladder[:levels]
+        lots = [10] * levels
+        got = requests(compare(target, lots, resting, lots))
+        best = reference.fewest_requests(
+            [(int(px), 10) for px in target], [(int(px), 10) for px in resting], 30, 0.25
+        )  # fmt: skip
+        assert got == best <= min(2, levels)
+
+
+def test_random_ladders_cost_the_fewest_requests_possible():
+    """Equal sizes: the best of all pairings always.  Sizes at random: the pairing looks at prices alone, at a price."""
+    arrays = random_sides(41, 150)
+    target_px, target_lots, slot_px, slot_lots, _ = arrays
+    extra = []
+    for same_size in (True, False):
+        if same_size:
+            target_lots, slot_lots = 50 * (target_lots > 0), 50 * (slot_lots > 0)
+        else:
+            _, target_lots, _, slot_lots, _ = arrays
+        idle = np.zeros_like(slot_px)
+        quotes = run([array.astype(np.int32) for array in (target_px, target_lots, slot_px, slot_lots, idle)])
+        got = np.count_nonzero(quotes.action != Action.KEEP, axis=2)
+        best = np.array([
+            [
+                reference.fewest_requests(
+                    list(zip(target_px[case, side].tolist(), target_lots[case, side].tolist(), strict=True)),
+                    list(zip(slot_px[case, side].tolist(), slot_lots[case, side].tolist(), strict=True)),
+                    30, 0.25,
+                )
+                for side in range(2)
+            ]
+            for case in range(150)
+        ])  # fmt: skip
+        assert (got >= best).all()
+        extra.append((got - best).sum() / best.sum())
+    assert extra[0] == 0 and extra[1] < 0.2, extra
 
 
 def test_a_side_without_targets_is_cancelled_and_growing_risk_first():
@@ -207,6 +364,22 @@ def test_an_order_in_the_way_of_the_other_side_is_not_kept():
 
     assert market(99_990, 100_010, resting_bid_px=100_009) == Action.KEEP
     assert market(99_990, 100_010, resting_bid_px=100_010) == Action.MODIFY
+
+
+def test_all_markets_at_once_as_one_by_one():
+    cases = 24
+    arrays = [array[..., :3] for array in random_sides(51, cases)]
+    value = np.random.default_rng(52).uniform(0, 3, arrays[0].shape).astype(np.float32)
+    rest = (np.full(cases, 3, np.float32), np.full(cases, 0.25, np.float32), np.full(cases, MID2_PX, np.int32),
+            np.ones((cases, 2), bool), np.full((cases, 2), 20, np.float32), np.full(cases, KAPPA, np.float32),
+            np.random.default_rng(53).random(value.shape).astype(np.float32))  # fmt: skip
+    arguments = (*arrays[:2], value, *arrays[2:], *rest)
+    one = jax.jit(jax.vmap(lambda *a: slots.compare(PARAMS, *a)))(*arguments)
+    last = [np.moveaxis(a, 0, -1) for a in arguments]
+    all_at_once = jax.jit(lanes.over_markets(lambda *a: slots.compare(PARAMS, *a)))(*last)
+    for name in ("target_px", "target_lots", "action"):
+        np.testing.assert_array_equal(np.moveaxis(getattr(all_at_once, name), -1, 0), getattr(one, name))
+    np.testing.assert_allclose(np.moveaxis(all_at_once.value_bps_usd, -1, 0), one.value_bps_usd, rtol=2e-5, atol=1e-3)
 
 
 def test_mirror():

@@ -19,7 +19,7 @@ MARKETS = [  # risk aversion, kappa per bps, lam0 per s, sigma bps per root s
 ]
 
 
-depth_terms, touch_depth_bps, half_bps, inventory_shift_bps = map(
+depth_terms, touch_of, half_bps, inventory_shift_bps = map(
     jax.jit, (spread.depth_terms, spread.touch_depth_bps, spread.half_bps, spread.inventory_shift_bps)
 )
 
@@ -39,7 +39,12 @@ def shift_of(risk_aversion, lam0, sigma, position, quantum):
 
 def terms_of(half=4.0, fee=1.5, adverse=0.4, se=0.6, resolved=5.0, mults=(1, 1), shift=0.0, step=0.1, **changes):
     scalars = [np.float32(value) for value in (half, fee, adverse, se, resolved)]
-    return depth_terms(tune(**changes), *scalars, np.float32(mults), np.float32(shift), np.float32(step))
+    shifts = np.float32(0.7 * shift), np.float32(0.3 * shift)
+    return depth_terms(tune(**changes), *scalars, np.float32(mults), *shifts, np.float32(step))
+
+
+def touch_depth_bps(terms, step=0.1, **changes):
+    return touch_of(tune(**changes), terms, np.float32(step))
 
 
 @pytest.mark.parametrize("market", MARKETS)
@@ -87,8 +92,10 @@ def test_a_market_without_trades_still_has_a_depth():
 
 def test_shift_is_limited_except_in_red():
     for shift, unlimited, expected in [(9, False, 3.2), (-9, False, -3.2), (2, False, 2), (-9, True, -9)]:
-        got = spread.limited_shift_bps(tune(), np.float32(shift), np.float32(4), np.bool_(unlimited))
-        assert float(got) == pytest.approx(expected)
+        for inventory in (0.0, 0.25 * shift, shift):
+            parts = np.float32(inventory), np.float32(shift - inventory)
+            got = spread.limited_shifts_bps(tune(), *parts, np.float32(4), np.bool_(unlimited))
+            assert np.array(got) == pytest.approx(np.array(parts) / shift * expected)
 
 
 def test_terms_of_hand_figures():
@@ -98,7 +105,7 @@ def test_terms_of_hand_figures():
     for name, value in expected.items():
         assert getattr(terms, name) == pytest.approx([value, value])
     assert terms.zone_widen_bps == pytest.approx([7.7, 0])
-    assert terms.shift_bps == pytest.approx([-1, 1])
+    assert terms.inventory_bps + terms.signal_bps == pytest.approx([-1, 1])
     assert terms.floor_lift_bps == pytest.approx([0, 0])
     assert touch_depth_bps(terms) == pytest.approx([14.4, 8.7])
 
@@ -110,20 +117,20 @@ def test_terms_add_up_to_the_depth():
         mults, shift = rng.uniform(1, 3, 2), rng.normal(0, 10)
         step, floor = rng.uniform(0.01, 10), rng.choice([0, 2, 1.5])
         terms = terms_of(half, fee, adverse, se, resolved, mults, shift, step, floor_bps=floor)
-        got = np.asarray(touch_depth_bps(terms))
+        got = np.asarray(touch_depth_bps(terms, step, floor_bps=floor))
         added = sum(np.asarray(getattr(terms, field.name), np.float64) for field in dataclasses.fields(terms))
         assert got == pytest.approx(added, abs=1e-4)
         twin = reference_spread.touch_depths(half, fee, adverse, se, resolved, mults, shift, step, floor)
         assert got == pytest.approx(twin, abs=1e-4)
         mirrored = terms_of(half, fee, adverse, se, resolved, mults[::-1], -shift, step, floor_bps=floor)
-        np.testing.assert_array_equal(touch_depth_bps(mirrored), got[::-1])
+        np.testing.assert_array_equal(touch_depth_bps(mirrored, step, floor_bps=floor), got[::-1])
 
 
 def test_no_quote_is_inside_the_floor_or_one_step():
     deep = terms_of(shift=50.0, floor_bps=2.0)  # as in Red, where the shift is not limited
-    assert touch_depth_bps(deep)[0] == pytest.approx(2.0)
+    assert touch_depth_bps(deep, floor_bps=2.0)[0] == 2.0
     assert deep.floor_lift_bps[0] == pytest.approx(44.3)
-    assert touch_depth_bps(terms_of(shift=50.0, floor_bps=2.0, step=3.0))[0] == pytest.approx(3.0)
+    assert touch_depth_bps(terms_of(shift=50.0, floor_bps=2.0, step=3.0), 3.0, floor_bps=2.0)[0] == 3.0
 
 
 def test_warmup_buffer_fades_with_resolved_fills():

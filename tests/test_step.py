@@ -1,6 +1,7 @@
 """Batteries over the whole step: symmetry, padding, poison, margin, zones, and the lessons of the system before."""
 
 import dataclasses
+import operator
 from collections import Counter
 
 import jax
@@ -11,6 +12,7 @@ import step_stage as stage
 from mmjax import model, schema, spread, volatility
 from mmjax.governor import Zone
 from mmjax.health import RECOVERY_STEPS
+from mmjax.lanes import compiler_options
 from mmjax.limits import Binding
 from mmjax.mode import Mode
 from mmjax.reason import Reason
@@ -80,7 +82,16 @@ def mirrored(obs, mid2):
         getattr(flipped, name)[:] = getattr(obs, name)[:, ::-1]
     for name in ("fill_count", "fill_usd", "fill_depth_bps", "rest_time_s", "queue_rank"):
         getattr(flipped, name)[:] = getattr(obs, name)[:, ::-1]
-    for name in ("position_lots", "mid_return_bps", "oracle_offset_bps", "funding_per_hour_frac"):
+    for name in ("top_usd", "top_bps", "lead_traded_usd"):
+        getattr(flipped, name)[:] = getattr(obs, name)[:, ::-1]
+    for name in (
+        "position_lots",
+        "mid_return_bps",
+        "oracle_offset_bps",
+        "funding_per_hour_frac",
+        "lead_return_bps",
+        "basis_bps",
+    ):
         getattr(flipped, name)[:] = -getattr(obs, name)
     flipped.best_px[:], flipped.slot_px[:] = reflect(obs.best_px), reflect(obs.slot_px)
     return flipped
@@ -93,16 +104,17 @@ def test_mirror_symmetry(params, market, memory):
     market.max_position_usd[:] = np.geomspace(2e3, 2e6, stage.ROWS)
     market.target_liquidity_usd[:] = 0.5 * market.max_position_usd
     rng = np.random.default_rng(31)
-    state = stage.own(memory)
-    state.markout.tail[:] = state.markout.head[
-        :, None
-    ]  # no fill is waiting: a move relative to its own mid has no mirror
+    fresh, state = stage.fresh_state(params), stage.own(memory)
+    signed = {name: getattr(fresh, name) for name in ("signals", "factor", "shown", "overlay")}
+    waiting = state.markout.head[:, None]
+    state.markout.tail[:] = waiting  # no fill is waiting: a move relative to its own mid has no mirror
     shows, quotes = stage.Shows(market, seed=32, usage=0.5), None
     shows.mid_px, shows.spread_px = rng.uniform(20_000, 70_000, stage.ROWS), rng.integers(1, 12, stage.ROWS)
     for _ in range(5):
         obs = shows.next(quotes)
         obs.fill_count[:] = 0
         mid2 = obs.best_px.sum(axis=1)
+        state = stage.own(dataclasses.replace(state, **signed))  # what has a sign of its own starts from nothing
         reflected = stage.own(state)
         reflected.arrival.trade_count[:] = state.arrival.trade_count[:, ::-1]
         reflected.volatility.bar_return_bps[:] = -state.volatility.bar_return_bps
@@ -204,11 +216,12 @@ def test_packing_and_capacity_change_no_market(compiled_run, params):
 
 
 @pytest.mark.long
-def test_padding_changes_no_bit(params):
-    """The same eight markets in capacities of 8, 16 and 64."""
+def test_padding_changes_no_order(params):
+    """The same eight markets in capacities of 8, 16 and 64: floats to the last bits (a short loop is not compiled as a
+    long one is), orders exactly."""
     answers = {}
     for rows in (8, 16, 64):
-        run_rows = jax.jit(step)
+        run_rows = jax.jit(step, compiler_options=compiler_options())
         market, tunables = padded(SMALL, schema.empty_market(Dims(rows)), rows), stage.params(rows)
         state, world, quotes, answers[rows] = stage.fresh_state(tunables), SmallWorld(), None, []
         for _ in range(50):
@@ -217,12 +230,18 @@ def test_padding_changes_no_bit(params):
             quotes = eight(quotes)
     for rows in (16, 64):
         for left, right in zip(answers[8], answers[rows], strict=True):
+            stage.assert_same_bits(
+                *(dataclasses.replace(each[1], value_bps_usd=each[1].action) for each in (left, right))
+            )
             for one, other in zip(left, right, strict=True):
-                stage.assert_same_bits(one, other)
+                for (name, a), (_, b) in zip(stage.leaves(one), stage.leaves(other), strict=True):
+                    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
 def test_a_market_alone_is_a_market_among_others(params, market, memory):
     """One live row beside 63 empty ones answers as it does in full company, and so in any place."""
+    params = stage.own(params)
+    params.portfolio.pool[:] = 0  # a group learns together: that is the one thing a market alone has not
     obs = hold(stage.Shows(market, seed=51).next(), market, np.linspace(-0.9, 0.9, stage.ROWS))
     together = run(params, market, memory, obs)
     for row in (0, 7, 40):
@@ -235,7 +254,7 @@ def test_a_market_alone_is_a_market_among_others(params, market, memory):
                 wide[place] = full[row]
         alone = run(params, alone_market, state, alone_obs)
         for left, right in zip(alone, together, strict=True):
-            stage.assert_same_bits(stage.rows_of(left, [place]), stage.rows_of(right, [row]))
+            stage.assert_same_bits(stage.rows_of(apart(left), [place]), stage.rows_of(apart(right), [row]))
 
 
 def test_markets_may_stand_in_any_order(params, market, memory):
@@ -282,6 +301,15 @@ def test_types_are_strict(params, market, memory, obs):
 FLOAT_POISON = (np.nan, np.inf, -np.inf, 1e30, 0.0, -1.0, 1e11)
 INT_POISON = (INT_MIN, INT_MAX, -1, 0)
 SICK_ROW = 5
+
+
+def apart(record):
+    """A state without what it knows of the other markets; anything else as it is."""
+    if not isinstance(record, model.State):
+        return record
+    return dataclasses.replace(record, factor=record.shown)
+
+
 CLEAN_ROWS = np.arange(stage.ROWS) != SICK_ROW
 
 
@@ -542,6 +570,7 @@ def test_label_names_what_binds(change, label, market, memory, obs):
 )
 def test_zones_end_to_end(usage, zone, mode, grows, long, params, market):
     """From the position to which sides are quoted, from a calm start."""
+    params = stage.unwatched_params()
     shows = stage.Shows(market, seed=101, usage=0.0)
     state, _, _ = run(params, market, stage.fresh_state(params), hold(shows.next(), market, 0.0))
     obs = hold(shows.next(), market, usage if long else -usage)
@@ -652,7 +681,7 @@ def test_terms_sum_to_the_touch_depth(params, market, memory):
     assert maker.sum() > 40 and inside[maker].all()
     names = [field.name for field in dataclasses.fields(spread.DepthTerms)]
     np.testing.assert_allclose(info.terms.fee_bps, 1.5)
-    assert len(names) == 8
+    assert len(names) == 9
     assert (total_bps >= step_bps * 0.999).all()
 
 
@@ -732,7 +761,7 @@ def test_risk_aversion_and_volatility_move_the_quote(market, memory, obs):
 def test_inventory_leans_both_quotes(params, market, memory, obs):
     """Lesson 09: half a limit of inventory shifts both quotes by a visible share of the half-spread, the right way."""
     _, _, info = run(params, market, memory, hold(obs, market, 0.5))
-    shift = info.terms.shift_bps
+    shift = info.terms.inventory_bps
     assert (shift[:, BID] > 0).all() and (shift[:, ASK] < 0).all()
     share = (shift[:, BID] / info.half_bps)[info.zone < Zone.RED]
     assert np.median(share) > 0.2 and (share <= 0.8 + 1e-4).all()
@@ -748,7 +777,7 @@ def test_reducing_side_is_never_widened(params, market, memory, obs):
 
 def test_reducing_quote_survives_red(market, memory, obs):
     """Lesson 41: no view, no edge, no value, no margin, toxic flow: the way out stays quoted."""
-    hopeless, state = stage.params(), stage.own(memory)
+    hopeless, state = stage.unwatched_params(), stage.own(memory)
     for cost in hopeless.queue_value.adverse_bps:
         cost[:] = 1e4
     state.adverse.touch_prob[:], state.adverse.touch_adverse_bps[:] = 0.5, 50
@@ -782,6 +811,7 @@ def test_quotes_at_once(params, market):
 
 def test_money_has_no_scale(params, market, memory, obs):
     """Lesson 30: all dollars tenfold, minimum order too, is every size tenfold and no price another."""
+    params = stage.unwatched_params()
     hold(obs, market, np.linspace(-0.5, 0.5, stage.ROWS))
     rich, rich_obs = stage.own(market), stage.own(obs)
     for field in ("max_position_usd", "target_liquidity_usd", "min_notional_usd"):
@@ -798,6 +828,8 @@ def test_money_has_no_scale(params, market, memory, obs):
     )
 
 
+FLAGS = ("use", "reach", "drop", "kill", "pool", "enabled", "by", "with", "matrix")
+
 # Tunables that this test cannot feel, each with the reason.
 UNFELT = {
     "governor.stress_shrink_frac": "read by `zone_adjusted_max`, which no decision calls yet",
@@ -805,6 +837,10 @@ UNFELT = {
     "spread.kappa_least_per_bps": "a guard below what `arrival` ever answers",
     "spread.lam0_least_per_s": "a guard below what `arrival` ever answers",
     "ladder.outer_sigmas": "the other bound, five touches, is beyond eight levels of 1.2",
+    "factor.beta_min": "a bound that no market comes near",
+    "overlay.spread_least_bps": "a bound of what is usual, forgotten over minutes",
+    "risk.doubt_sigmas": "silent before a hundred outcomes, see the tests of risk",
+    "risk.enabled": "silent before a hundred outcomes, see the tests of risk",
 }
 
 
@@ -817,6 +853,7 @@ def test_every_tunable_is_felt():
     base = stage.params()
     base.fillprob.horizon_method[::4], base.fillprob.horizon_method[1::4], base.fillprob.horizon_method[2::4] = 1, 2, 3
     base.arrival.robust_weight[:] = 0.5
+    base.factor.weight[:], base.portfolio.matrix_kelly[:] = 0.5, 1.0
     shows, quotes, state = stage.Shows(market, seed=161, usage=0.8, informed=0.5), None, stage.fresh_state(base)
     world, reference = [], []
     for number in range(26):
@@ -824,6 +861,7 @@ def test_every_tunable_is_felt():
         obs.mid_return_bps[::5] *= [1, 30][number % 7 == 3]
         obs.trade_count[::3] = 0
         account = stage.account([3e1, 1e3, 1e6][number % 3], [1e2, 1e9][number % 2], 0.15)
+        account = dataclasses.replace(account, drawdown_frac=np.float32(0.01))
         world.append((obs, account))
         state, quotes, info = run(base, market, state, obs, account)
         reference.append((state, quotes, info))
@@ -840,23 +878,26 @@ def test_every_tunable_is_felt():
         return False
 
     def felt(concept, field, value):
-        flag = value in (0.0, 1.0) and field.split("_")[0] in ("use", "reach", "drop", "kill")
+        flag = value in (0.0, 1.0) and field.split("_")[0] in FLAGS
         for change in (lambda old: 1.0 - old,) if flag else (
             lambda old: 1.4 * old + (value == 0), lambda old: 0.02 * old, lambda old: 50.0 * old
         ):  # fmt: skip
             params = stage.own(base)
-            leaf = getattr(getattr(params, concept), field)
+            leaf = getattr(operator.attrgetter(concept)(params), field)
             leaf[:] = change(leaf)
             if differs(params):
                 return True
         return False
 
     tunables = [
-        (concept, field, value) for concept, fields in model.tunables().items() for field, value in fields.items()
+        (concept, field, value)
+        for concept, fields in model.tunables().items()
+        for field, value in fields.items()
+        if not concept.startswith(("overlay.", "signals."))  # each felt in the tests of its own control or signal
     ]
     assert len(tunables) > 80
     unfelt = {f"{concept}.{field}" for concept, field, value in tunables if not felt(concept, field, value)}
-    assert unfelt == set(UNFELT)
+    assert sorted(unfelt) == sorted(UNFELT)
 
 
 def test_regime_never_moves_the_spread(params, market, memory, obs):

@@ -36,13 +36,14 @@ def loop():
     info = SimpleNamespace(
         why=quoted, binding=np.zeros((8, 2), int), sigma_bps_rt_s=np.full(8, 1.25), position_usd=np.full(8, 110.01),
         regime=np.full(8, list(Regime)[0].value), zone=np.full(8, Zone.GREEN.value),
-        mode=np.full(8, list(Mode)[0].value),
+        mode=np.full(8, list(Mode)[0].value), overlay=SimpleNamespace(cause=np.zeros(8, int)),
     )  # fmt: skip
     return SimpleNamespace(
         specs=SPECS, account=account, ledger=account.ledger, orders=account.orders, budget=account.budget,
         tape=account.tape, mark_px=marks, value_error_uusd=0, info=info, steps=3, step_time=Samples(),
         trace=Trace(SimpleNamespace(now_ns=lambda: NOW_NS)), quoted_both_sides=1, guard_refused=2,
         outbox=SimpleNamespace(placed=5, modified=6, cancelled=7), open_orders_at_exit=0, notice="", elapsed_s=60.0,
+        lead=SimpleNamespace(rows=np.array([], int)),
     )  # fmt: skip
 
 
@@ -68,6 +69,7 @@ def test_money_of_the_summary_is_what_a_hand_computes(loop):
     assert run["equity_usd"] == pytest.approx(10_000 + 0.01 - 0.0165)
     assert run["rejects"] == {"Order could not immediately match.": 1}
     assert (run["orders_placed"], run["orders_modified"], run["orders_cancelled"]) == (5, 6, 7)
+    assert (run["request_shadow_price_bps_usd"], run["requests_deferred"]) == (0.0, 0)
     own = run["by_market"][COIN]
     assert own == {
         "fills": 1, "bought_sold": [1, 0], "volume_usd": 110.0, "position_usd": 110.01, "pnl_usd": -0.0065,
@@ -89,11 +91,39 @@ def test_the_text_says_what_a_person_asks_first(loop):
     assert all(len(line) < 200 for line in text.splitlines())
 
 
+def test_the_price_of_a_request_is_told(loop):
+    budget = loop.budget
+    budget.observe(9_999, 10_000)
+    budget.decided([], 7, 12.5)
+    run = subject.summary(loop, 60.0, 7, 0, 1.5)
+    assert run["request_shadow_price_bps_usd"] > 12.5 and run["requests_deferred"] == 7
+    assert subject.header(loop, "paper").request_price_bps_usd == pytest.approx(run["request_shadow_price_bps_usd"])
+    assert "7 waiting" in subject.text(run)
+
+
 def test_the_header_adds_up(loop):
     head = subject.header(loop, "paper")
     assert head.margin_free_usd + head.margin_used_usd == pytest.approx(head.equity_usd)
     assert head.margin_used_usd == pytest.approx(11.001) and head.requests_left == loop.budget.cap - loop.budget.used
     assert head.pnl_usd == pytest.approx(-0.0065) and head.fills == 1
+
+
+def test_the_header_tells_the_day_and_the_lead_feed(loop):
+    account = loop.account
+    account.turn_day(NOW_NS)
+    account.turn_day(NOW_NS + 86_400 * 10**9)
+    earned_usd = account.equity_usd - 10_000.0
+    assert earned_usd and subject.header(loop, "paper").day_pnl_usd == 0.0
+    account.read_state(SimpleNamespace(value_uusd=9_999_000_000, free_uusd=0))
+    assert subject.header(loop, "paper").day_pnl_usd == pytest.approx(-1.0 - earned_usd)
+    assert subject.header(loop, "paper").lead == ""
+    loop.lead.rows = np.array([0, 1])
+    assert subject.header(loop, "paper").lead == "lead feed not heard yet"
+    age_s = loop.tape.own().lead_age_s
+    age_s[:2] = 0.5, 40.0
+    assert subject.header(loop, "paper").lead == "lead feed 1 of 2 markets"
+    age_s[:2] = 12.3, 40.0
+    assert subject.header(loop, "paper").lead == "lead feed lost 12 s ago"
 
 
 def test_distances_are_from_the_mid_and_positive_outwards(loop):

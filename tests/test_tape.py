@@ -8,14 +8,16 @@ from decimal import Decimal
 import numpy as np
 import pyarrow.parquet
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feeds import events, hl_wire
+from feeds.lead import LeadPrices
 from feeds.session import Session
 from feeds.tape import BIN_EDGES_BPS, Tape
 from feeds.universe import MarketSpec
 from mmjax.errors import ConfigError
+from mmjax.schema import NEVER_S
 
 START_MS = 1_757_015_216_000
 BID, ASK = 0, 1
@@ -654,3 +656,171 @@ def test_captured_session_is_stale_in_its_one_outage_and_never_else(shared):
     assert end_ns - start_ns > 17 * 10**9
     assert all(start_ns + 2 * 10**9 < when_ns <= end_ns for when_ns in stale_at)  # 3 s, less the venue's delay
     assert len(stale_at) >= 4 * 14 and good > 4 * 2000
+
+
+# --- the top of the book
+
+
+def top(obs, row=0):
+    """Sizes and distances, [side][level]."""
+    return obs.top_usd[row].tolist(), obs.top_bps[row].tolist()
+
+
+def expected_top(mid, bids, asks):
+    """From decimal levels, by hand."""
+    usd = [[float(px) * float(sz) for px, sz in side] + [0.0] * (5 - len(side)) for side in (bids, asks)]
+    bps = [[1e4 * abs(float(px) - mid) / mid for px, _ in side] + [0.0] * (5 - len(side)) for side in (bids, asks)]
+    return usd, bps
+
+
+def assert_top(obs, mid, bids, asks, row=0):
+    for seen, wanted in zip(top(obs, row), expected_top(mid, bids, asks), strict=True):
+        np.testing.assert_allclose(seen, wanted, rtol=1e-6)
+
+
+BIDS = (("100.0", "2.0"), ("99.9", "3.0"), ("99.7", "4.0"), ("99.0", "1.0"), ("98.0", "1.5"), ("97.0", "9.0"))
+ASKS = (("100.2", "1.0"), ("100.5", "5.0"))
+
+
+def test_the_top_levels_are_those_of_the_newest_book():
+    tape = see(new_tape(), (0.1, book(0, BIDS, ASKS)))
+    obs = tape.snapshot(ns(0.2))
+    assert_top(obs, 100.1, BIDS[:5], ASKS)
+    assert obs.top_usd[1:].max() == 0 and obs.top_bps[1:].max() == 0
+    assert_top(tape.snapshot(ns(0.3)), 100.1, BIDS[:5], ASKS)  # carried over
+
+
+@pytest.mark.parametrize(
+    ("bid", "ask", "bids", "asks"),
+    [
+        (("100.0", "7.0"), ("100.2", "8.0"), (("100.0", "7.0"), *BIDS[1:5]), (("100.2", "8.0"), ASKS[1])),  # sizes only
+        (("100.1", "7.0"), ("100.2", "1.0"), (("100.1", "7.0"), *BIDS[:4]), ASKS),  # a better bid
+        (("99.8", "7.0"), ("100.2", "1.0"), (("99.8", "7.0"), *BIDS[2:6]), ASKS),  # two bids have gone
+        (("99.9", "7.0"), ("100.6", "1.0"), (("99.9", "7.0"), *BIDS[2:6]), (("100.6", "1.0"),)),  # every ask has gone
+    ],
+)
+def test_newer_best_prices_replace_the_first_level(bid, ask, bids, asks):
+    tape = see(new_tape(), (0.1, book(0, BIDS, ASKS)), (0.3, bbo(0.2, bid, ask)))
+    assert_top(tape.snapshot(ns(0.4)), (float(bid[0]) + float(ask[0])) / 2, bids, asks)
+    see(tape, (0.5, book(0.4, BIDS, ASKS)))
+    assert_top(tape.snapshot(ns(0.6)), 100.1, BIDS[:5], ASKS)
+    see(tape, (0.7, bbo(0.3, bid, ask)))  # an older frame
+    assert_top(tape.snapshot(ns(0.8)), 100.1, BIDS[:5], ASKS)
+
+
+def test_distances_follow_the_mid_and_a_missing_side_leaves_none():
+    tape = see(new_tape(), (0.1, book(0, BIDS, ASKS)), (0.3, bbo(0.2, None, ("100.2", "1.0"))))
+    usd, bps = top(tape.snapshot(ns(0.4)))
+    assert usd[BID] == [0] * 5 and bps == [[0] * 5] * 2  # no mid, and feed_ok is 0
+    assert usd[ASK][:2] == pytest.approx([100.2, 502.5])
+    see(tape, (0.5, bbo(0.45, ("100.1", "1.0"), ("100.2", "1.0"))))
+    assert_top(tape.snapshot(ns(0.6)), 100.15, (("100.1", "1.0"), *BIDS[:4]), ASKS)
+
+
+@pytest.mark.parametrize("bad", [("oops", "3.0"), ("99.9", "0.0"), ("99.9", "-3.0"), ("0.0", "3.0"), ("9e9", "3.0")])
+def test_a_level_that_is_none_ends_the_top(bad):
+    tape = see(new_tape(), (0.1, book(0, (BIDS[0], bad, BIDS[2]), ASKS)))
+    assert_top(tape.snapshot(ns(0.2)), 100.1, BIDS[:1], ASKS)
+
+
+@settings(max_examples=50)
+@given(st.data())
+def test_the_top_of_any_sequence_is_that_of_a_plain_merge(data):
+    """Twin: keep the newest book and the newest best; the rest is a sort."""
+    tape, newest, best = new_tape(), ((), ()), [None, None]
+    sizes = st.integers(1, 9)
+    for turn in range(data.draw(st.integers(1, 12))):
+        bids = data.draw(st.lists(st.integers(900, 1000), min_size=1, max_size=7, unique=True))
+        asks = data.draw(st.lists(st.integers(1001, 1100), min_size=1, max_size=7, unique=True))
+        sides = [
+            [(px, data.draw(sizes)) for px in sorted(pxs, reverse=reverse)]
+            for pxs, reverse in ((bids, True), (asks, False))
+        ]
+        texts = [[(f"{px / 10:.1f}", f"{lots}.0") for px, lots in side] for side in sides]
+        if data.draw(st.booleans()):
+            see(tape, (turn, book(turn, *texts)))
+            newest = sides
+        else:
+            see(tape, (turn, bbo(turn, texts[0][0], texts[1][0])))
+        best = [sides[0][0], sides[1][0]]
+    obs = tape.snapshot(ns(turn))
+    for side, sign in ((BID, 1), (ASK, -1)):
+        beyond = sorted(
+            (one for one in newest[side] if sign * one[0] < sign * best[side][0]), key=lambda one: -sign * one[0]
+        )
+        wanted = [px * lots / 10 for px, lots in ([best[side], *beyond])[:5]]
+        np.testing.assert_allclose(obs.top_usd[0, side], wanted + [0.0] * (5 - len(wanted)), rtol=1e-6)
+
+
+# --- the lead venue, open interest, rejects
+
+
+def lead_tape(symbols=("btcusdt", "")):
+    tape = Tape((BTC, ETH), 8, 2, lead=LeadPrices(symbols))
+    tape.set_connected(True)
+    tape.lead.set_connected(True)
+    return see(tape, (0.1, bbo(0)), (0.1, bbo(0, coin="ETH")))
+
+
+def lead(tape, second, update_id, bid, ask):
+    tape.lead.on_event(events.LeadQuote("BTCUSDT", update_id, 0, round(bid * 1e9), 1, round(ask * 1e9), 1), ns(second))
+
+
+def test_the_lead_is_seen_beside_our_own_mid():
+    tape = lead_tape()
+    obs = tape.snapshot(ns(0.1))
+    assert obs.lead_age_s.tolist() == [NEVER_S] * 8 and obs.basis_bps[0] == 0
+    lead(tape, 0.2, 1, 100.19, 100.21)
+    tape.lead.on_event(events.LeadTrade("BTCUSDT", 1, 0, 100 * 10**9, 2 * 10**9, True), ns(0.2))
+    obs = tape.snapshot(ns(0.3))
+    assert obs.lead_age_s[0] == pytest.approx(0.1) and obs.lead_return_bps[0] == 0
+    assert obs.basis_bps[0] == pytest.approx(1e4 * (100.2 / 100.1 - 1), rel=1e-5)
+    assert obs.lead_traded_usd[0].tolist() == [200.0, 0.0] and obs.traded_usd.sum() == 0
+    lead(tape, 0.4, 2, 100.29, 100.31)
+    obs = tape.snapshot(ns(0.4))
+    assert obs.lead_return_bps[0] == pytest.approx(1e4 * math.log(100.3 / 100.2), rel=1e-5)
+    assert obs.lead_traded_usd.sum() == 0 and obs.mid_return_bps[0] == 0
+    assert obs.lead_age_s[1:].tolist() == [NEVER_S] * 7 and not obs.basis_bps[1:].any()
+
+
+def test_without_our_own_mid_there_is_no_basis_and_without_the_lead_nothing_but_age():
+    tape = lead_tape()
+    lead(tape, 0.2, 1, 100.19, 100.21)
+    see(tape, (0.25, bbo(0.2, None, None)))
+    obs = tape.snapshot(ns(0.3))
+    assert obs.basis_bps[0] == 0 and obs.lead_age_s[0] == pytest.approx(0.1) and obs.feed_ok[0] == 0
+    see(tape, (0.35, bbo(0.3)))
+    tape.hold(0, "test", "not wanted")
+    assert tape.snapshot(ns(0.4)).basis_bps[0] == 0  # nor with a mid that is not trusted
+    tape.release(0, "test")
+    assert tape.snapshot(ns(0.5)).basis_bps[0] != 0
+    tape.lead.set_connected(False)
+    obs = tape.snapshot(ns(1.2))
+    assert obs.feed_ok[0] == 1 and obs.basis_bps[0] == 0 and obs.lead_return_bps[0] == 0
+    assert obs.lead_age_s[0] == pytest.approx(1.0)
+
+
+def test_a_lead_that_is_another_thing_counts_as_never_heard():
+    tape = lead_tape()
+    lead(tape, 0.2, 1, 1001.9, 1002.1)  # counted by the thousand there, say
+    obs = tape.snapshot(ns(0.3))
+    assert obs.lead_age_s[0] == NEVER_S and obs.basis_bps[0] == 0 and tape.counts["absurd_lead"] == 1
+    assert obs.feed_ok[0] == 1
+
+
+def test_open_interest_is_the_listings_until_a_context_comes():
+    tape = new_tape((MarketSpec("BTC", 0, 5, open_interest_lots=250_000), ETH))
+    assert tape.snapshot(ns(0)).open_interest_coin.tolist()[:2] == [2.5, 0.0]
+    see(tape, (0.1, ctx()), (0.1, bbo(0.1)))
+    assert tape.snapshot(ns(0.2)).open_interest_coin[0] == 1.0
+    see(tape, (0.3, events.ActiveAssetCtx(events.ActiveAssetCtxData("BTC", events.AssetCtx("0.0", "-1", "1", "1")))))
+    assert "open interest -1 out of range" in verdict(tape, 0.4)
+    assert tape.snapshot(ns(0.5)).open_interest_coin[0] == 1.0
+
+
+def test_rejects_are_counted_per_step():
+    tape = new_tape()
+    for row in (0, 1, 1):
+        tape.on_reject(row)
+    assert tape.snapshot(ns(0)).reject_count.tolist() == [1, 2, 0, 0, 0, 0, 0, 0]
+    assert tape.snapshot(ns(1)).reject_count.sum() == 0

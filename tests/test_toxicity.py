@@ -1,4 +1,4 @@
-"""Toxicity: Beta posterior in closed form, both hysteresis bands, decay without fills, strictness."""
+"""Toxicity: Beta posterior in closed form, both hysteresis bands, decay without fills, flow as evidence, strictness."""
 
 import dataclasses
 
@@ -18,8 +18,9 @@ def tune(**changes):
 update = jax.jit(toxicity.update)
 
 
-def step(params, state, informed, fills, dt_s=0.0):
-    return update(params, state, np.float32(informed), np.float32(fills), np.float32(dt_s))
+def step(params, state, informed, fills, dt_s=0.0, **flow):
+    flow = {name: np.float32(value) for name, value in flow.items()}
+    return update(params, state, np.float32(informed), np.float32(fills), np.float32(dt_s), **flow)
 
 
 def test_tally_weighs_fills_by_their_trades():
@@ -98,6 +99,51 @@ def test_what_cannot_be_seen_changes_nothing(informed, fills, dt_s):
     jax.tree.map(np.testing.assert_array_equal, step(params, state, informed, fills, dt_s), state)
 
 
+@pytest.mark.parametrize(("prob", "regime"), [(0.50, Toxicity.NORMAL), (0.53, Toxicity.TOXIC), (1.0, Toxicity.TOXIC)])
+def test_flow_alone_is_toxic_from_a_little_over_one_half(prob, regime):
+    """(3 + f) / (20 + f) = 0.30 at f = 30 / 7, which is 10 (q - 0.15) / 0.85 at q = 0.514."""
+    params = tune()
+    assert step(params, toxicity.init(params), 0, 0, flow_informed_prob=prob).regime == regime
+
+
+@pytest.mark.parametrize(("prob", "regime"), [(0.39, Toxicity.TOXIC), (0.36, Toxicity.NORMAL), (0.0, Toxicity.NORMAL)])
+def test_flow_that_calms_down_is_no_longer_toxic(prob, regime):
+    """(3 + f) / (20 + f) = 0.25 at f = 8 / 3, q = 0.377."""
+    params = tune()
+    state = step(params, toxicity.init(params), 0, 0, flow_informed_prob=0.9)
+    assert step(params, state, 0, 0, flow_informed_prob=prob).regime == regime
+
+
+def test_flow_joins_fills_as_counts_of_one_kind():
+    params = tune()
+    state = step(params, toxicity.init(params), 2, 5, flow_informed_prob=0.32)
+    assert toxicity.informed_share(params, state) == pytest.approx((3 + 2 + 2) / (20 + 5 + 2), rel=1e-5)
+
+
+@pytest.mark.parametrize("prob", [0.0, 0.05, 0.15])
+def test_flow_that_looks_harmless_pardons_no_fill(prob):
+    params = tune()
+    state = step(params, toxicity.init(params), 5, 5)
+    found = step(params, state, 3, 4, 9, flow_informed_prob=prob)
+    jax.tree.map(np.testing.assert_array_equal, found, step(params, state, 3, 4, 9))
+
+
+@pytest.mark.parametrize("prob", [np.nan, np.inf, -np.inf])
+def test_flow_that_is_not_known_stays_what_it_was(prob):
+    params = tune()
+    state = step(params, toxicity.init(params), 0, 0, flow_informed_prob=0.9)
+    jax.tree.map(np.testing.assert_array_equal, step(params, state, 0, 0, flow_informed_prob=prob), state)
+
+
+def test_flow_is_worse_evidence_the_likelier_it_harms():
+    params = tune()
+    shares = [
+        float(toxicity.informed_share(params, step(params, toxicity.init(params), 1, 3, flow_informed_prob=prob)))
+        for prob in np.linspace(0.15, 1.0, 12)
+    ]
+    assert np.all(np.diff(shares) > 0)
+
+
 def test_a_share_that_is_not_a_number_is_toxic():
     params = tune()
     state = dataclasses.replace(toxicity.init(params), informed_count=np.float32(np.nan))
@@ -106,5 +152,5 @@ def test_a_share_that_is_not_a_number_is_toxic():
 
 def test_state_is_float32_and_int32_with_a_buffer_per_leaf():
     leaves = jax.tree.leaves(toxicity.init(tune()))
-    assert sorted(leaf.dtype.name for leaf in leaves) == ["float32", "float32", "int32"]
-    assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == 3
+    assert sorted(leaf.dtype.name for leaf in leaves) == ["float32", "float32", "float32", "int32"]
+    assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == 4

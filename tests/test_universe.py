@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feeds.universe import MarketSpec, parse_fine, parse_universe, select
+from feeds.universe import MarketSpec, parse_fine, parse_universe, select, why_unlisted
 from mmjax.errors import UniverseError
 
 META = {
@@ -219,6 +219,44 @@ def test_by_name_in_the_order_given():
 def test_a_wrong_name_is_named(wanted, said):
     with pytest.raises(UniverseError, match=said):
         select(listed(), wanted)
+
+
+def test_a_named_market_that_is_delisted_waits_beside_others_that_trade():
+    assert [(spec.coin, spec.is_delisted) for spec in select(listed(), "MATIC,BTC")] == [
+        ("MATIC", True),
+        ("BTC", False),
+    ]
+    with pytest.raises(UniverseError, match="'MATIC' is delisted and has no price"):
+        select(parse_universe(META), "MATIC,BTC")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, ""),
+        ({"maxLeverage": 7, "marginTableId": 7}, ""),
+        ({"isDelisted": True}, "delisted"),
+        ({"isDelisted": True, "marginTableId": 77}, "listing cannot be read: margin table 77 is not listed"),
+        ({"name": "ETH2"}, "delisted: gone from the venue's list"),
+        ({"name": None}, "delisted: gone from the venue's list"),
+        ({"szDecimals": 3}, "listed anew as another market: restart to quote it"),
+        ({"szDecimals": "4"}, "listing cannot be read: "),
+    ],
+)
+def test_why_a_market_cannot_be_traded_any_more(change, said):
+    entries = [entry | change if entry["name"] == "ETH" else entry for entry in META["universe"]]
+    newest = {spec.coin: spec for spec in parse_universe(META | {"universe": entries})}
+    reasons = [why_unlisted(spec, newest) for spec in listed()]
+    assert reasons[3].startswith(said) and bool(reasons[3]) == bool(said)
+    assert [reasons[row] for row in (0, 1, 2, 4)] == ["", "delisted", "", ""]
+
+
+def test_a_market_under_another_id_is_another_market():
+    entries = [META["universe"][place] for place in (3, 1, 2, 0, 4)]
+    newest = {spec.coin: spec for spec in parse_universe(META | {"universe": entries})}
+    said = "listed anew as another market: restart to quote it"
+    assert [why_unlisted(spec, newest) for spec in listed()] == [said, "delisted", "", said, ""]
+    assert {why_unlisted(spec, {}) for spec in listed()} == {"delisted: gone from the venue's list"}
 
 
 def test_a_name_without_its_dex_is_found():

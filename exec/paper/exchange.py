@@ -9,7 +9,7 @@ Everything is deterministic: time comes in with `receive` and `run_block`, and a
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from exec.paper import rules
@@ -105,6 +105,25 @@ class Exchange:
         self.matching.begin(Block(now_ms))
         self._next_sample_ms = (now_ms // SAMPLE_MS + 1) * SAMPLE_MS
         self._next_hour_ms = (now_ms // HOUR_MS + 1) * HOUR_MS
+
+    # the universe
+
+    def delist(self, asset: int) -> None:
+        """A market trades no more: what rests there is cancelled, new orders are refused, positions stay at the mark.
+
+        For scenes; nothing on the wire leads here.
+        """
+        self._set_delisted(asset, True)
+        self.matching.clear(self.perps[asset], "delistedCanceled")
+
+    def relist(self, asset: int) -> None:
+        """The market trades again, from an empty book."""
+        self._set_delisted(asset, False)
+
+    def _set_delisted(self, asset: int, is_delisted: bool) -> None:
+        perp = self.perps[asset]
+        perp.listing = replace(perp.listing, is_delisted=is_delisted)
+        self.listings = tuple(perp.listing for perp in self.perps)
 
     # accounts
 

@@ -75,6 +75,7 @@ class FairPrice:
         self._own = np.sqrt(np.maximum(sigma**2 - common**2 - pushed, 0.01 * sigma**2))
         self._start_px = np.array([float(listing.start_px) for listing in listings])
         self._path_bps = np.zeros((options.lead_blocks + 1, len(listings)))  # ring of log prices against the start
+        self._path_s = np.zeros(options.lead_blocks + 1)  # when each of them is
         self._newest = 0
         self._log_vol = options.vol_of_vol * rng.standard_normal(len(listings))
         self.volatility_mult = self._multiple()
@@ -95,11 +96,23 @@ class FairPrice:
         if jumps.size:
             step_bps[jumps] += options.jump_sigmas * self._sigma[jumps] * rng.standard_normal(jumps.size)
         latest = self._path_bps[self._newest] + step_bps
+        latest_s = self._path_s[self._newest] + dt_s
         self._newest = (self._newest + 1) % len(self._path_bps)
-        self._path_bps[self._newest] = latest
+        self._path_bps[self._newest], self._path_s[self._newest] = latest, latest_s
         oldest = self._path_bps[(self._newest + 1) % len(self._path_bps)]
         self.ahead_px = self._start_px * np.exp(BPS * latest)
         self.now_px = self._start_px * np.exp(BPS * oldest)
+
+    def px_ahead(self, ahead_s: float) -> np.ndarray:
+        """What the price will be `ahead_s` from now [A], between the steps of the path and not beyond its newest."""
+        steps = len(self._path_s)
+        in_order = (self._newest + 1 + np.arange(steps)) % steps
+        path_s = self._path_s[in_order]
+        place = float(np.interp(path_s[0] + ahead_s, path_s, np.arange(steps)))
+        before, after = in_order[int(place)], in_order[min(int(place) + 1, steps - 1)]
+        share = place - int(place)
+        bps = (1 - share) * self._path_bps[before] + share * self._path_bps[after]
+        return self._start_px * np.exp(BPS * bps)
 
     def push(self, market: np.ndarray, bps: np.ndarray) -> None:
         """Lasting impact of sweeps: fair price of these markets moves by `bps`, seen by informed takers first."""
@@ -417,6 +430,10 @@ class SyntheticMarket:
     def fair_px(self, asset: int) -> float:
         """The unseen price of an asset, in _px."""
         return float(self._fair.now_px[self._row[asset]])
+
+    def fair_px_ahead(self, assets: Sequence[int], ahead_s: float) -> np.ndarray:
+        """The unseen price of some assets `ahead_s` from now, in _px; draws nothing."""
+        return self._fair.px_ahead(ahead_s)[[self._row[asset] for asset in assets]]
 
     def volatility_mult(self, asset: int) -> float:
         """Present volatility of an asset over its long-run level."""

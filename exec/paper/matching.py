@@ -65,10 +65,20 @@ class Matching:
         self._close(order, status)
         self.block.touched.add(order.asset)
 
+    def clear(self, perp: Perp, status: str) -> None:
+        """Empties a book: accounts' orders are cancelled for the reason `status`, background goes."""
+        for side in perp.book.sides:
+            for px in tuple(side.levels):
+                for entry in tuple(side.levels[px].queue):
+                    if entry.account is not None:
+                        self.cancel(entry, status)
+                side.set_background(px, 0)
+        self.block.touched.add(perp.asset)
+
     def _refusal(self, order: Order, perp: Perp, is_post_only: bool) -> tuple[str, str] | None:
         """Text and status word if the order cannot be accepted now.  A reduce-only order too large is cut to size."""
         account = order.account
-        text = self._count_refusal(order) or self._size_refusal(order, perp)
+        text = _halt_refusal(perp) or self._count_refusal(order) or self._size_refusal(order, perp)
         if text is not None:
             return text, rules.REJECTED[text]
         opposite = perp.book.sides[1 - order.side]
@@ -201,7 +211,12 @@ class Matching:
     # background
 
     def set_background(self, perp: Perp, side: int, px: int, lots: int) -> None:
-        """Makes the background at a price total `lots`; what would cross trades with accounts' orders first."""
+        """Makes the background at a price total `lots`; what would cross trades with accounts' orders first.
+
+        Nothing rests in a delisted market.
+        """
+        if perp.listing.is_delisted:
+            return
         book_side = perp.book.sides[side]
         level = book_side.levels.get(px)
         if level is None:
@@ -225,6 +240,11 @@ class Matching:
     def take_background(self, perp: Perp, side: int, lots: int, limit_px: int, house: House) -> int:
         """A house takes up to `lots` within the limit; returns the lots traded."""
         return self._sweep(perp, side, lots, limit_px, house)[0]
+
+
+def _halt_refusal(perp: Perp) -> str | None:
+    """A market may be delisted between the admission of an order and its block."""
+    return rules.HALTED if perp.listing.is_delisted else None
 
 
 def _named(order: Order, answer: dict) -> dict:

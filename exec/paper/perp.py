@@ -15,7 +15,10 @@ IMPACT_LEVELS = 100  # levels searched for the impact notional
 
 
 class Perp:
-    """State of one market.  `asset` is its index in the universe, kept by delisted perps, which take no orders."""
+    """State of one market.  `asset` is its index in the universe, kept by delisted perps, which take no orders.
+
+    `listing` is replaced when the market is delisted or listed again.
+    """
 
     __slots__ = (
         "asset", "coin", "listing", "sz_decimals", "px_per_usd", "max_leverage", "margin", "book", "mark", "mark_px",

@@ -70,6 +70,7 @@ REJECTED = {
     NO_LIQUIDITY: "marketOrderNoLiquidityRejected",
     TOO_MANY_ORDERS: "tooManyOpenOrdersRejected",
     DUPLICATE_CLOID: "rejected",
+    HALTED: "rejected",  # unmeasured
 }
 BAD_ALO = "badAloPxRejected"
 

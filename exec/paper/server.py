@@ -1,4 +1,4 @@
-"""The paper venue on a loopback socket: POST /info, POST /exchange, GET /ws.
+"""The paper venue on a loopback socket: POST /info, POST /exchange, GET /ws; its lead venue at GET /lead/stream.
 
 It binds 127.0.0.1 and nothing else.  A browser page could still reach it by naming a host that resolves to loopback, so
 requests whose Host or Origin is not loopback are refused.
@@ -17,6 +17,7 @@ from feeds.errors import LinkClosed
 from mmjax.errors import ConfigError
 
 ADDRESS = "127.0.0.1"
+LEAD_PATH = "/lead/stream"
 LOOPBACK_HOSTS = frozenset(("127.0.0.1", "localhost", "::1"))
 MAX_BODY_BYTES = 1 << 20  # 200 orders are 40 kB
 CLOSE_TIMEOUT_S = 1.0
@@ -33,6 +34,7 @@ async def serve(venue: PaperVenue, port: int) -> tuple[int, Stop]:
     app.router.add_post("/info", partial(_post, venue))
     app.router.add_post("/exchange", partial(_post, venue))
     app.router.add_get("/ws", partial(_websocket, venue))
+    app.router.add_get(LEAD_PATH, partial(_lead, venue))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_TIMEOUT_S)
     await runner.setup()
     try:
@@ -84,6 +86,17 @@ async def _websocket(venue: PaperVenue, request: web.Request) -> web.WebSocketRe
     socket = web.WebSocketResponse(timeout=CLOSE_TIMEOUT_S, compress=False, max_msg_size=2 * MAX_BODY_BYTES)
     await socket.prepare(request)
     await venue.serve_connection(_Socket(socket, request.transport), request.remote or ADDRESS)
+    return socket
+
+
+async def _lead(venue: PaperVenue, request: web.Request) -> web.WebSocketResponse:
+    if venue.lead is None:
+        raise web.HTTPNotFound(text="this venue has no lead feed")
+    if venue.lead.refuses:
+        raise web.HTTPServiceUnavailable(text="the lead venue is cut off")
+    socket = web.WebSocketResponse(timeout=CLOSE_TIMEOUT_S, compress=False, max_msg_size=MAX_BODY_BYTES)
+    await socket.prepare(request)
+    await venue.lead.serve_connection(_Socket(socket, request.transport))
     return socket
 
 

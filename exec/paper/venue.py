@@ -8,7 +8,6 @@ code serves sockets (`exec.paper.server`) and in-process pairs on the virtual cl
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 
 import orjson
@@ -19,6 +18,8 @@ from exec.paper.exchange import Exchange, Market
 from exec.paper.gateway import RateLimited
 from exec.paper.hub import Frames, Hub, TooManyConnections
 from exec.paper.info import Internal
+from exec.paper.lead_venue import LeadVenue
+from exec.paper.line import Line
 from feeds.clock import NS_PER_S, Clock
 from feeds.errors import LinkClosed
 from feeds.link import Connection, Dial, memory_pair
@@ -26,60 +27,26 @@ from feeds.link import Connection, Dial, memory_pair
 log = logging.getLogger(__name__)
 
 MAX_CATCH_UP_BLOCKS = 20  # a venue that slept longer than this resumes at the present and says what it skipped
-MAX_QUEUED_FRAMES = 20_000  # to one connection; 32 markets make about 400 frames per second
-MAX_QUEUED_BYTES = 16 << 20
 JSON, TEXT = "application/json", "text/plain; charset=utf-8"
 
 Response = tuple[int, str, bytes]  # status, content type, body
 
 
-class _Line:
-    """Frames on their way to one connection."""
-
-    __slots__ = ("_frames", "_queued_bytes", "_wake", "connection", "ended", "reader")
-
-    def __init__(self, connection: Connection):
-        self.connection = connection
-        self.ended = asyncio.Event()
-        self.reader: asyncio.Task | None = None
-        self._frames: deque[bytes] = deque()
-        self._queued_bytes = 0
-        self._wake = asyncio.Event()
-
-    def put(self, frame: bytes) -> bool:
-        """Queues a frame; False when the reader is too far behind."""
-        self._frames.append(frame)
-        self._queued_bytes += len(frame)
-        self._wake.set()
-        return len(self._frames) <= MAX_QUEUED_FRAMES and self._queued_bytes <= MAX_QUEUED_BYTES
-
-    def cut(self) -> None:
-        """Ends the connection from this side."""
-        if self.reader is not None:
-            self.reader.cancel()
-
-    async def write(self) -> None:
-        """Sends what is queued until the connection is gone."""
-        frames = self._frames
-        try:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                while frames:
-                    frame = frames.popleft()
-                    self._queued_bytes -= len(frame)
-                    await self.connection.send(frame)
-        except LinkClosed:
-            return
-
-
 class PaperVenue:
-    """Exchange, market and hub driven by one clock."""
+    """Exchange, market and hub driven by one clock, and the lead venue beside them if there is one."""
 
-    def __init__(self, exchange: Exchange, market: Market | None, hub: Hub, clock: Clock, block_s: float = 0.1):
-        self.exchange, self.market, self.hub, self.clock = exchange, market, hub, clock
+    def __init__(
+        self,
+        exchange: Exchange,
+        market: Market | None,
+        hub: Hub,
+        clock: Clock,
+        block_s: float = 0.1,
+        lead: LeadVenue | None = None,
+    ):
+        self.exchange, self.market, self.hub, self.clock, self.lead = exchange, market, hub, clock, lead
         self._block_ns = round(block_s * NS_PER_S)
-        self._lines: dict[int, _Line] = {}
+        self._lines: dict[int, Line] = {}
         self._serving: set[asyncio.Task] = set()
         self._answers: set[asyncio.Future] = set()
 
@@ -100,6 +67,8 @@ class PaperVenue:
     def step(self, block_ns: int) -> Block:
         """Makes the block of time `block_ns` and queues the frames it causes."""
         block = self.exchange.run_block(block_ns, self.market)
+        if self.lead is not None:
+            self.lead.step(block_ns)
         self._deliver(self.hub.publish(block, block_ns))
         for connection in self.hub.idle(block_ns):
             self._cut(connection, "it was sent nothing for 60 s")
@@ -153,20 +122,13 @@ class PaperVenue:
             log.warning("connection refused: %s", refused)
             await connection.close()
             return
-        line = self._lines[number] = _Line(connection)
-        line.reader = asyncio.create_task(self._read(number, connection), name=f"paper venue reads {number}")
-        writer = asyncio.create_task(line.write(), name=f"paper venue writes {number}")
-        try:
-            await asyncio.wait({line.reader, writer}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
+        line = self._lines[number] = Line(connection)
+
+        def gone() -> None:
             self.hub.disconnect(number)
             del self._lines[number]
-            outcomes = await _end(line.reader, writer)
-            await connection.close()
-            line.ended.set()
-        for outcome in outcomes:
-            if isinstance(outcome, Exception):
-                raise outcome
+
+        await line.serve(self._read(number, connection), f"paper venue {number}", gone)
 
     async def _read(self, number: int, connection: Connection) -> None:
         try:
@@ -204,12 +166,8 @@ class PaperVenue:
         for answer in list(self._answers):
             answer.cancel()
         await asyncio.gather(*(line.ended.wait() for line in lines))
-
-
-async def _end(*tasks: asyncio.Task) -> list[object]:
-    for task in tasks:
-        task.cancel()
-    return await asyncio.gather(*tasks, return_exceptions=True)
+        if self.lead is not None:
+            await self.lead.close()
 
 
 def _content_type(headers: Mapping[str, str]) -> str:
@@ -229,6 +187,20 @@ def memory_dial(venue: PaperVenue, latency_s: Latency = 0.0) -> Dial:
         await asyncio.sleep(2 * _draw(latency_s))  # the handshake is a round trip
         client, server = memory_pair(latency_s)
         venue.host(server)
+        return client
+
+    return dial
+
+
+def memory_lead_dial(venue: PaperVenue, latency_s: Latency = 0.0) -> Dial:
+    """Dials the lead venue inside the process; raises LinkClosed while it is cut off."""
+
+    async def dial() -> Connection:
+        await asyncio.sleep(2 * _draw(latency_s))
+        if venue.lead is None or venue.lead.refuses:
+            raise LinkClosed("the lead venue cannot be reached")
+        client, server = memory_pair(latency_s)
+        venue.lead.host(server)
         return client
 
     return dial

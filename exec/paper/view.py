@@ -50,8 +50,12 @@ class View:
         self.perps: tuple[Perp, ...] = exchange.perps
         self.markets = [wire.MarketText(perp.asset, perp.listing) for perp in self.perps]
         self.asset_of = {market.coin: market.asset for market in self.markets}
-        self.meta = meta([perp.listing for perp in self.perps])
         self.time_ms = exchange.now_ms
+
+    @property
+    def meta(self) -> dict:
+        """The universe as it is now."""
+        return meta([perp.listing for perp in self.perps])
 
     # --- markets --------------------------------------------------------------------------------------------------
 
