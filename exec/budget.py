@@ -47,9 +47,10 @@ class Pace:
     burst_count: new orders that may go at once after a pause, of `opening_frac` of what is left.
     window_s: of the pace, that the purse of updates holds.  steepness: of the price, exp(steepness) - 1 times the
     typical worth when nothing is left.  typical_count: requests over which that is averaged.  All guesses, tried on
-    simulated streams.  charges_price: whether what is worth less than the price waits; otherwise the best go first until
-    the purse is empty.  Off: charging gained on simulated streams of updates that lapse, but on the paper venue, where
-    hundreds wait at any time, it earned 2.7 +- 1.7 usd less per 300 s (7 seeds).  ip_use_frac: of the venue's ip_weight_per_min.
+    simulated streams.  charges_price: whether what is worth less than the price waits; otherwise the best go first
+    until the purse is empty.  Off: charging gained on simulated streams of updates that lapse, but on the paper venue,
+    where hundreds wait at any time, it earned 2.7 +- 1.7 usd less per 300 s (7 seeds).
+    ip_use_frac: of the venue's ip_weight_per_min.
     """
 
     reserve_frac: float = 0.2

@@ -99,8 +99,8 @@ class Info:
     half_bps, horizon_s, kappa_per_bps, lam0_per_s [S], sigma_bps_rt_s, jump_ratio, bias_bps: estimates.
     informed_prob, adverse_bps: at the touch.  prior: what the group says of them.  markout_bps [H]: of own fills.
     cap_usd, order_cap_usd, room_usd [S], position_usd, margin_wanted_usd, margin_share_usd.
-    beta: to the other markets.  held_usd: position that the inventory shift answers to.  kelly_mult [S]: of the portfolio.
-    risk_mult, its logarithm's risk_terms [F] by `risk.FEATURES`, and risk_skill.  sick_count.
+    beta: to the other markets.  held_usd: position that the inventory shift answers to.  kelly_mult [S]: of the
+    portfolio.  risk_mult, its logarithm's risk_terms [F] by `risk.FEATURES`, and risk_skill.  sick_count.
     """
 
     why: jax.Array

@@ -296,6 +296,7 @@ def _price(
         skew_bps,
         sight.step_bps,
     )
+    touch_bps = spread.touch_depth_bps(p.spread, terms, sight.step_bps)
     horizon_s = fillprob.horizon_s(p.fillprob, sigma, lam0, s.rest_s)
     return Price(
         sigma_bps_rt_s=sigma,
@@ -306,9 +307,7 @@ def _price(
         held_usd=held_usd,
         terms=terms,
         horizon_s=horizon_s,
-        model_bps=ladder.depths_bps(
-            p.ladder, spread.touch_depth_bps(p.spread, terms, sight.step_bps), sigma, horizon_s, levels
-        ),
+        model_bps=ladder.depths_bps(p.ladder, touch_bps, sigma, horizon_s, levels),
     )
 
 
