@@ -102,7 +102,6 @@ class Roster:
         try:
             listed = {spec.coin: spec for spec in parse_universe(await self._ask())}
         except (ExecError, UniverseError) as failure:
-            self._doubted = doubted | self._doubted
             if not self.trouble:
                 log.warning("reading the list of markets: %s", failure)
             self.trouble = str(failure)

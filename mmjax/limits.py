@@ -94,7 +94,8 @@ def edge_per_margin(
 
 def with_stake(limits: Limits, kelly_mult: jax.Array) -> Limits:
     """`limits` with the Kelly stake of each side as the portfolio sees it; `kelly_mult` [S], 1 = as it was."""
-    return dataclasses.replace(limits, kelly_usd=limits.kelly_usd * kelly_mult)
+    staked_usd = jnp.where(limits.kelly_usd < jnp.inf, limits.kelly_usd * kelly_mult, limits.kelly_usd)
+    return dataclasses.replace(limits, kelly_usd=staked_usd)
 
 
 def with_margin(

@@ -24,6 +24,17 @@ from mmjax.schema import Account, Dims, Market, Obs, Quotes
 from mmjax.sight import Sight
 
 Seen = tuple[State, Quotes, Info]
+# What loading a kept program may raise; whatever is wrong with it, compiling anew is the remedy.
+UNUSABLE = (
+    pickle.UnpicklingError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    ImportError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 ROWS_COUNT_ONCE = 0  # account-wide tunables are read from the first row
 
 
@@ -180,7 +191,7 @@ class CompiledStep:
         try:
             frozen, self._out_layout = pickle.loads(kept)
             return deserialize_and_load(*frozen)
-        except Exception:  # whatever is wrong with what was kept, compiling anew is the remedy
+        except UNUSABLE:
             return None
 
     def _packed_step(self, params: tuple, market: tuple, state: tuple, obs: tuple, account: tuple) -> tuple:

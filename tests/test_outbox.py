@@ -11,6 +11,7 @@ from exec.guard import Guard, Limits
 from exec.journal import Journal, recover
 from exec.orders import Batch
 from exec.outbox import LATE_KEPT, Outbox
+from exec.roster import HALTED
 from exec.sign import NonceMark, NonceSource, Signer, paper_key
 from exec.terms import RETRY_S, Terms
 from exec.trace import Trace
@@ -241,3 +242,22 @@ def test_a_refused_switch_is_asked_for_rarely_and_never_cleared(tmp_path):
         assert len(stage.venue.seen) == 2
 
     play(tmp_path, scene, refusal, refusal)
+
+
+def test_a_halt_is_told_and_counts_against_no_market(tmp_path):
+    """A whole batch is refused for one halted market: the others did nothing wrong."""
+
+    async def scene(stage):
+        told, account = [], stage.account
+        account.on_halt = lambda row, words: told.append((row, words))
+        for _ in range(3):
+            stage.place()
+            await stage.outbox.drain()
+        assert told == [(0, HALTED)] * 3 and account.rejects == {"Trading is halted": 3}
+        assert account.tape.snapshot(stage.clock.now_ns()).reject_count.sum() == 0
+        assert not stage.guard.paused(0, stage.clock.now_ns())
+
+    whole = {"status": "err", "response": "Trading is halted"}
+    single = {"error": "Trading is halted asset=0"}
+    item = {"status": "ok", "response": {"type": "order", "data": {"statuses": [single]}}}
+    play(tmp_path, scene, whole, item, whole)

@@ -121,8 +121,9 @@ def test_what_was_on_its_way_when_a_market_was_delisted_holds_no_other():
         assert held(stage) == {1: DELISTED}
         await asyncio.sleep(5.0)
         assert held(stage) == {1: DELISTED}
-        stage.roster.doubt(0, HALTED)
-        assert held(stage) == {0: HALTED, 1: DELISTED}
+        for row in (0, 1):
+            stage.roster.doubt(row, HALTED)
+        assert held(stage) == {0: HALTED, 1: DELISTED}  # what is known better keeps its name
 
     play(scene)
 
@@ -172,6 +173,21 @@ def test_a_list_that_cannot_be_had_or_read_changes_nothing(failure):
         stage.venue.now = answer()
         await asyncio.sleep(62.0)
         assert not held(stage)
+
+    play(scene)
+
+
+def test_a_list_had_long_after_a_doubt_settles_it():
+    async def scene(stage):
+        stage.venue.now = Unknown("lost")
+        stage.roster.doubt(0, HALTED)
+        stage.roster.doubt(1, DELISTED)
+        await asyncio.sleep(5.0)
+        stage.venue.now = answer()
+        await asyncio.sleep(9.0)
+        assert held(stage) == {0: HALTED, 1: DELISTED}
+        await asyncio.sleep(3.0)
+        assert not held(stage) and stage.venue.asked == 2
 
     play(scene)
 

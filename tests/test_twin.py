@@ -53,6 +53,7 @@ class Agreement:
             return
         self._count("coupled", np.zeros(1, bool))
         same = self._decisions(info, twin_info)
+        alike &= same[:, None]
         self._floats(info, twin_info, same, alike)
         alike = self._sizes(info.size_usd, twin_info.size_usd, mid2, alike)
         for name in ("why", "binding"):
@@ -67,6 +68,7 @@ class Agreement:
         """[A] bool: markets of which everything was decided alike; a decision takes its market's numbers along."""
         same = np.ones(len(info.zone), bool)
         pairs = {name: [attrgetter(name)(each) for each in (info, twin_info)] for name in DECISIONS}
+        pairs["granted"] = [np.isinf(each.limits.margin_usd) for each in (info, twin_info)]
         pairs["believed"] = [each.signals.weight > 0 for each in (info, twin_info)]
         for name, (ours, twins) in pairs.items():
             differs = ours != twins
@@ -82,7 +84,7 @@ class Agreement:
         for (name, ours), (_, twins) in zip(stage.leaves(info), stage.leaves(twin_info), strict=True):
             if ours.dtype != np.float32 or name in PER_LEVEL:
                 continue
-            keep = same[:, None] & alike if name.startswith(PER_SIDE) else same
+            keep = alike if name.startswith(PER_SIDE) else same
             ours, twins = ours[keep], twins[keep]
             scale = 1.0
             if name.endswith("usd"):
@@ -139,6 +141,7 @@ EDGE_SHARES = {
     "signals.active": 1e-3,  # a value on the edge of being an opinion
     "believed": 1e-3,  # a skill on the edge of being luck
     "signals.has_alpha": 1e-3,
+    "granted": 1e-3,  # an edge so small that float32 calls it none
 }
 
 
@@ -262,7 +265,7 @@ class Turmoil(stage.Shows):
         obs.fill_count[kind == 7, side] = rng.choice([12, 60])
         obs.fill_mid2_px[kind == 7, side] = self.mid2[kind == 7]
         obs.mid_return_bps[kind == 8] += rng.choice([100, -300, 700])
-        obs.best_px[kind == 9, 0] = obs.best_px[kind == 9, 0] * 0.99
+        obs.best_px[kind == 9, 0] = obs.best_px[kind == 9, 0] * 0.9
         obs.feed_ok[kind == 10] = 0
         self.held[kind == 11] += 0.8 * np.sign(self.held[kind == 11])  # in the next step
 
