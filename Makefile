@@ -37,7 +37,7 @@ venue: setup
 
 test: $(VENV)/.ready-test
 	start=$$(date +%s); echo "test: running the suite" >&2; \
-	$(BIN)/python -m pytest -q -m "not long" $(ARGS) && echo "test: passed in $$(($$(date +%s) - start)) s" >&2
+	$(BIN)/python -m pytest -q -m "not long" -n auto --maxprocesses 4 --dist loadfile $(ARGS) && echo "test: passed in $$(($$(date +%s) - start)) s" >&2
 
 test-long: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -q -m long $(ARGS)
@@ -46,7 +46,7 @@ lint: $(VENV)/.ready-test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 bench: setup
-	for name in step_latency frame_to_wire fast_clock startup; do $(BIN)/python -m benchmarks.$$name --json; done
+	for name in step_latency device_parity frame_to_wire fast_clock startup; do $(BIN)/python -m benchmarks.$$name --json; done
 
 lock: $(VENV)/.python
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet pip-tools

@@ -122,7 +122,6 @@ def init(params: Params) -> State:
     depth_bps = jnp.array(PRIOR_DEPTHS_BPS, jnp.float32)
     prior_prob = jnp.array(params.prior_prob, jnp.float32)
     share = prior_prob * jnp.exp(-depth_bps / params.prob_decay_bps)
-    two_point_bps2 = params.prior_prob * (1.0 - params.prior_prob) * params.prior_adverse_bps**2
     return State(
         share=share,
         cost_bps=share * params.prior_adverse_bps * jnp.exp(-depth_bps / params.prior_decay_bps),
@@ -131,7 +130,7 @@ def init(params: Params) -> State:
         touch_prob=prior_prob,
         touch_adverse_bps=jnp.array(params.prior_adverse_bps, jnp.float32),
         decay_bps=jnp.array(params.prior_decay_bps, jnp.float32),
-        noise_bps2=jnp.array(params.prior_noise_bps**2 + two_point_bps2, jnp.float32),
+        noise_bps2=jnp.array(_page_noise_bps2(params), jnp.float32),
         waiting_count=jnp.float32(0),
         informed_sum=jnp.zeros(BUCKETS, jnp.float32),
         cost_sum_bps=jnp.zeros(BUCKETS, jnp.float32),
@@ -318,7 +317,13 @@ def _forget(params: Params, state: State, dt_s: jax.Array) -> State:
         touch_prob=prior.prob + drawn[0] * (state.touch_prob - prior.prob),
         touch_adverse_bps=prior.adverse_bps + drawn[1] * (state.touch_adverse_bps - prior.adverse_bps),
         decay_bps=prior.decay_bps + drawn[2] * (state.decay_bps - prior.decay_bps),
+        noise_bps2=_page_noise_bps2(params) + kept * (state.noise_bps2 - _page_noise_bps2(params)),
     )
+
+
+def _page_noise_bps2(params: Params) -> jax.Array:
+    """Variance of a markout before any, ()."""
+    return params.prior_noise_bps**2 + params.prior_prob * (1.0 - params.prior_prob) * params.prior_adverse_bps**2
 
 
 def _observe(params: Params, state: State, resolved: Resolved, informed: jax.Array) -> State:

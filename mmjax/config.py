@@ -178,7 +178,7 @@ def _tunables(name: str, table: Any, tunables: Tunables) -> dict[str, dict[str, 
             raise ConfigError(f"{where} = {fields!r}: expected a table, as in [{where}]")
         below = f"{concept}."
         nested = {known.removeprefix(below).split(".")[0] for known in tunables if known.startswith(below)}
-        _known(where, fields, set(tunables[concept]) | nested)
+        _known(where, fields, set(tunables.get(concept, ())) | nested)
         ahead += [(f"{concept}.{key}", value) for key, value in fields.items() if key in nested]
         own = {key: _tunable(f"{where}.{key}", value) for key, value in fields.items() if key not in nested}
         if own:

@@ -10,7 +10,8 @@ fill had earned by then; with the mid of the fill itself on both sides that is 0
 Fills wait in a ring of K rows of int32, (twice the reference mid, clock in ms, depth in thousandths of a bps, signed
 count), one pointer per horizon.  Pointers only move forward, so a step resolves at most `RESOLVED` of the oldest rows
 due per horizon.  A full ring overwrites its oldest row, and every pointer behind it skips ahead: an overwritten fill
-is never resolved.  A markout taken much too late, after a gap in the feed, is a different quantity and is dropped.
+is never resolved.  A markout taken much too late, after a gap in the feed, is a different quantity and is dropped, and
+so is one of `LARGEST_MARKOUT_BPS` or more.
 Clock and counters are int32 that wrap around; only their differences are used.
 """
 
@@ -29,6 +30,7 @@ RESOLVED = 4  # rows resolved per horizon and step; a step adds at most two
 MID2_PX, CLOCK_MS, DEPTH_MBPS, SIGNED_COUNT = range(4)  # columns of the ring
 LARGEST_COUNT = 1e6
 LARGEST_DEPTH_BPS = 1e5
+LARGEST_MARKOUT_BPS = 3000.0  # as the largest return: beyond it the reference was wrong, and the fill says nothing
 
 
 @record
@@ -121,6 +123,7 @@ def resolve(
     move = (mid2_px - reference_px).astype(jnp.float32)
     reference = jnp.maximum(reference_px, 1).astype(jnp.float32)
     adverse_bps = -jnp.sign(signed).astype(jnp.float32) * move / reference * 1e4
+    timely &= jnp.abs(adverse_bps) < LARGEST_MARKOUT_BPS
     count = jnp.where(timely, jnp.abs(signed).astype(jnp.float32), 0.0)
     kept = numerics.keep(jnp.sum(count, axis=1), params.curve_halflife_count)
     state = dataclasses.replace(

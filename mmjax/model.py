@@ -177,7 +177,7 @@ def batched_params(rows: int) -> Params:
 
 def tunables() -> dict[str, dict[str, float]]:
     """What a config file may name: concept -> field -> default, scalars only; `signals.flow` is flow within signals."""
-    return {
+    scalars = {
         name: {
             field: float(getattr(concept, field))
             for field in concept.__dataclass_fields__
@@ -185,6 +185,7 @@ def tunables() -> dict[str, dict[str, float]]:
         }
         for name, concept in _concepts(Params())
     }
+    return {name: fields for name, fields in scalars.items() if fields}
 
 
 def override(params: Params, concept: str, field: str, rows: Any, value: float) -> None:

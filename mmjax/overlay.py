@@ -169,8 +169,9 @@ class State:
     """Memory.
 
     wait_s [C, 4]: seconds of calm until that grade of that cause ends, 0 = not held; grades from WIDEN.
-    is_begun: 1 after the first step.  reject_count: decayed, about a minute's.  move_bps: decayed sum of returns.
-    position_lots: at the last step.  built_usd: decayed signed sum of what fills added, about a minute's.
+    is_begun: 1 after the first step with a mid.  reject_count: decayed, about a minute's.
+    move_bps: decayed sum of returns.  position_lots: at the last step with a mid: what a taker who empties a side fills
+    is counted once it can be valued.  built_usd: decayed signed sum of what fills added, about a minute's.
     spread_bps: EWMA of the last seconds.  spread_bps_s, spread_s: decayed sums of spread x time and of time.
     peak_interest_coin: peak that is forgotten.
     recent_fill_count [S], usual_fill_count (): decayed; the latter of both sides.
@@ -262,7 +263,7 @@ def levels(
     positioned = ~(jnp.abs(sight.position_usd) < sight.min_order_usd)
     held_sign = jnp.where(positioned, jnp.sign(sight.position_usd), 0.0)
     level = {
-        Cause.EQUITY: jnp.where(account.equity_usd > 0, 0.0, 1.0),
+        Cause.EQUITY: _if_number(account.equity_usd, jnp.where(account.equity_usd > 0, 0.0, 1.0)),
         Cause.DAILY_LOSS: _loss_frac(account.day_pnl_usd, account.equity_usd),
         Cause.DRAWDOWN: account.drawdown_frac,
         Cause.REQUESTS: 1.0 - numerics.ratio(account.request_headroom_frac, params.scarce_headroom_frac, 1.0),
@@ -325,8 +326,9 @@ def _remember(params: Params, state: State, obs: Obs, sight: Sight) -> State:
     minute_kept = numerics.keep(dt_s, jnp.float32(MINUTE_HALFLIFE_S))
     moved_bps = jnp.where(jnp.isfinite(obs.mid_return_bps), obs.mid_return_bps, 0.0)
     refused = jnp.where(obs.reject_count >= 0, jnp.minimum(obs.reject_count, 1e6), 0.0)
+    priced = (sight.lot_usd > 0) & jnp.isfinite(sight.lot_usd)
     added_lots = obs.position_lots.astype(jnp.float32) - state.position_lots.astype(jnp.float32)
-    added_usd = jnp.where((state.is_begun > 0) & jnp.isfinite(sight.lot_usd), added_lots * sight.lot_usd, 0.0)
+    added_usd = jnp.where((state.is_begun > 0) & priced, added_lots * sight.lot_usd, 0.0)
     fills = jnp.where((obs.fill_count >= 0) & jnp.isfinite(obs.fill_count), obs.fill_count, 0.0)
     spread_seen = sight.fresh & (sight.spread_bps >= 0) & jnp.isfinite(sight.spread_bps)
     spread_bps = jnp.where(spread_seen, sight.spread_bps, state.spread_bps)
@@ -337,10 +339,10 @@ def _remember(params: Params, state: State, obs: Obs, sight: Sight) -> State:
     above_coin = jnp.maximum(state.peak_interest_coin - interest_coin, 0.0)
     return State(
         wait_s=state.wait_s,
-        is_begun=jnp.ones_like(state.is_begun),
+        is_begun=jnp.where(priced, jnp.ones_like(state.is_begun), state.is_begun),
         reject_count=minute_kept * state.reject_count + refused,
         move_bps=numerics.keep(dt_s, params.price_halflife_s) * state.move_bps + moved_bps,
-        position_lots=obs.position_lots,
+        position_lots=jnp.where(priced, obs.position_lots, state.position_lots),
         built_usd=minute_kept * state.built_usd + added_usd,
         spread_bps=spread_bps + numerics.keep(dt_s, params.spread_halflife_s) * (state.spread_bps - spread_bps),
         spread_bps_s=spread_kept * state.spread_bps_s + jnp.minimum(spread_bps, params.spread_most_bps) * spread_dt_s,

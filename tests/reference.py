@@ -279,8 +279,9 @@ def markout_update(p, s, mid2_px, fill_count, fill_depth_bps, fill_mid2_px, dt_s
             if mid2_px <= 0 or age_ms < 1e3 * horizon_s:
                 break
             at += 1
-            if age_ms <= 1e3 * (p.late_ratio * horizon_s + p.late_s):
-                out.append((-direction * (mid2_px - px) / px * 1e4, depth_bps, count))
+            adverse_bps = -direction * (mid2_px - px) / px * 1e4
+            if age_ms <= 1e3 * (p.late_ratio * horizon_s + p.late_s) and abs(adverse_bps) < 3000:
+                out.append((adverse_bps, depth_bps, count))
         kept = keep(sum(count for *_, count in out), p.curve_halflife_count)
         total, weight = s.curve[h]
         curve.append(
@@ -390,7 +391,13 @@ def _forgotten(p, s, dt_s):
         touch_prob=drawn(prior.prob, s.touch_prob, prior.strength[0]),
         touch_adverse_bps=drawn(prior.adverse_bps, s.touch_adverse_bps, prior.strength[1]),
         decay_bps=drawn(prior.decay_bps, s.decay_bps, prior.strength[2]),
+        noise_bps2=page_noise_bps2(p) + kept * (s.noise_bps2 - page_noise_bps2(p)),
     )
+
+
+def page_noise_bps2(p):
+    """Variance of a markout before any fill: noise, and a two-point law."""
+    return p.prior_noise_bps**2 + p.prior_prob * (1 - p.prior_prob) * p.prior_adverse_bps**2
 
 
 def _with_fills(p, s, fills, sigma_bps_rt_s, horizon_s):

@@ -37,6 +37,8 @@ class Market:
             pull_before, pull_after = total / (prior_fills + total), keep * total / (prior_fills + keep * total)
             return pull_after / pull_before if total else keep
 
+        calm = 2.0**2 + PRIOR_PROB * (1 - PRIOR_PROB) * PRIOR_ADVERSE**2
+        self.noise = calm + keep * (self.noise - calm)
         self.count = [keep * n for n in self.count]
         self.fills = [(keep * row[0], *row[1:]) for row in self.fills]
         self.prob = self.prior_prob + drawn(self.strength[0]) * (self.prob - self.prior_prob)

@@ -32,7 +32,9 @@ class Fills:
                 break
             self.passed[i] += 1
             if age_ms <= 2000 * HORIZONS_S[i] + 1000:
-                out.append((-direction * (mid2_px - reference) / reference * 1e4, depth_bps, count))
+                adverse_bps = -direction * (mid2_px - reference) / reference * 1e4
+                if abs(adverse_bps) < 3000:
+                    out.append((adverse_bps, depth_bps, count))
         keep = 0.5 ** (sum(count for *_, count in out) / 50)
         total, weight = self.curve[i]
         self.curve[i] = (

@@ -206,7 +206,8 @@ def test_without_fills_a_toxic_market_becomes_its_prior_again():
     np.testing.assert_allclose((day.touch_prob, day.touch_adverse_bps, day.decay_bps), (0.15, 3, 8), rtol=1e-3)
     assert adverse.resolved_count(day) < 1e-3
     assert adverse.informed_rate(params, day) == pytest.approx(0.15, rel=1e-3)
-    assert adverse.adverse_se_bps(params, day) > adverse.adverse_se_bps(params, state)
+    fresh = float(adverse.adverse_se_bps(params, adverse.init(params)))
+    assert adverse.adverse_se_bps(params, day) == pytest.approx(fresh, rel=1e-3)  # as sure as a market without fills
 
 
 def test_two_steps_without_fills_forget_as_one():

@@ -224,7 +224,6 @@ def quotes_again_s(market, state, most_s=1800.0, dt_s=20.0):
     return again_s
 
 
-@pytest.mark.xfail(strict=True, reason="the spread of markouts is learned from absurd ones and never forgotten")
 @pytest.mark.parametrize("mid2_px", [1000, INT_MAX])
 def test_a_market_whose_fills_had_absurd_mids_quotes_again(mid2_px, market, memory, world):
     """Fills that claim to have been placed at another price altogether: their markouts are absurd, not evidence."""

@@ -16,8 +16,8 @@ CORE = [name for name in TREES if name.startswith("mmjax/") and name not in FRON
 NO_JAX = (
     [name for name in TREES if name.startswith(("feeds/", "exec/paper/"))]
     + [f"exec/{part}.py" for part in (
-        "orders", "reconcile", "guard", "budget", "ledger", "sign", "wire", "journal", "queue", "roster", "account", "outbox",
-        "reader", "terms", "venue", "trace", "errors", "screen",
+        "orders", "reconcile", "guard", "budget", "ledger", "sign", "wire", "journal", "queue", "account", "outbox",
+        "reader", "roster", "terms", "venue", "trace", "errors", "screen",
     )]
 )  # fmt: skip
 

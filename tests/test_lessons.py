@@ -270,7 +270,6 @@ def test_a_thousand_fills_alike_do_not_make_it_sure(params, market, memory):
     assert (state.adverse.noise_bps2 > 1e-3).all()
 
 
-@pytest.mark.xfail(strict=True, reason="the spread of markouts falls back to its prior with fills only")
 def test_one_crash_does_not_widen_for_ever(params, market, memory):
     """Lessons 24 and 38: after fills that lost one percent and a day without any, a market is as sure as the others."""
     errors_bps = []

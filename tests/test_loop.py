@@ -38,7 +38,7 @@ def test_a_plain_run_quotes_fills_and_leaves_nothing(kit, tmp_path):
     settled(stage)
     loop = stage.loop
     assert loop.quoted_both_sides == len(loop.specs)
-    assert loop.account.side_counts.sum(axis=0).min() > 0 and sum(stage.booked.values()) >= 5
+    assert loop.account.side_counts.sum(axis=0).min() > 0 and sum(stage.booked.values()) >= 4
     assert not loop.account.rejects and not faults(stage) and loop.guard_refused == 0
     assert loop.step.trace_count == 1
     run = summary(loop, 60.0, 1, 0, 0.0)
@@ -95,7 +95,7 @@ def test_one_silent_market_is_pulled_alone_and_says_why(kit, tmp_path):
 
     stage = play(kit, tmp_path, 60.0, scene)
     settled(stage)
-    assert "silent" in stage.reason or "behind" in stage.reason
+    assert any(words in stage.reason for words in ("silent", "behind", "old prices"))  # the overlay may be first
 
 
 # --- the account feed
@@ -516,9 +516,9 @@ def test_a_storm_of_refusals_pauses_and_ends(kit, tmp_path):
         quiet_s = (stage.clock.now_ns() - refusals[-1]) / 1e9
         matching.place = place
         assert quiet_s > 5.0
-        await stage.until_quoting(60.0)
+        await stage.until_quoting(240.0)  # the overlay wants to see a minute's refusals fade, and calm after it
 
-    stage = play(kit, tmp_path, 110.0, scene)
+    stage = play(kit, tmp_path, 290.0, scene)
     settled(stage)
     assert 10 <= stage.refusals <= 400
     assert any("Insufficient margin" in words for words in stage.loop.account.rejects)

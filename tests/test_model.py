@@ -59,21 +59,24 @@ def test_memory_is_fresh_in_every_leaf():
 
 def test_tunables_name_every_scalar_of_every_concept():
     tunables = model.tunables()
-    assert set(tunables) == {field.name for field in dataclasses.fields(model.Params)}
+    assert {name.split(".")[0] for name in tunables} == {field.name for field in dataclasses.fields(model.Params)}
     assert tunables["governor"]["yellow_ratio"] == 0.60 and tunables["kelly"]["base_frac"] == 0.25
+    assert tunables["overlay.daily_loss_frac"]["halt"] == 0.05 and "bar_s" in tunables["signals.lead_lag"]
     assert "edges" not in tunables["volatility"]  # tuples are not set by name
-    scalars = sum(len(fields) for fields in tunables.values())
-    tuples = sum(
-        isinstance(getattr(concept, field.name), tuple)
-        for concept in (getattr(model.Params(), name) for name in tunables)
-        for field in dataclasses.fields(concept)
-    )
-    assert scalars + tuples == sum(len(dataclasses.fields(getattr(model.Params(), name))) for name in tunables)
+
+    def scalars(concept):
+        values = [getattr(concept, field.name) for field in dataclasses.fields(concept)]
+        nested = sum(scalars(value) for value in values if dataclasses.is_dataclass(value))
+        return nested + sum(isinstance(value, float | int) for value in values)
+
+    assert sum(len(fields) for fields in tunables.values()) == scalars(model.Params())
 
 
 def test_override_writes_some_rows():
     params = model.batched_params(8)
     model.override(params, "governor", "yellow_ratio", 2, 0.5)
     model.override(params, "kelly", "base_frac", slice(None), 0.1)
+    model.override(params, "signals.combine", "is_sticky", 1, 1.0)
+    np.testing.assert_array_equal(params.signals.combine.is_sticky, np.float32([0, 1] + [0] * 6))
     np.testing.assert_array_equal(params.governor.yellow_ratio, np.float32([0.6, 0.6, 0.5] + [0.6] * 5))
     assert (params.kelly.base_frac == np.float32(0.1)).all()

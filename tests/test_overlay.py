@@ -57,8 +57,8 @@ def calm_seen():
     return obs, account, sight
 
 
-def seen(dt_s=0.0, lots=0, spread_bps=USUAL_BPS, fresh=True, fills=(0, 0), **changes):
-    """What was seen in one step; `changes` to fields of `Obs` and `Account`."""
+def seen(dt_s=0.0, lots=0, spread_bps=USUAL_BPS, fresh=True, fills=(0, 0), priced=True, **changes):
+    """What was seen in one step, without a mid unless `priced`; `changes` to fields of `Obs` and `Account`."""
     obs, account, sight = calm_seen()
     obs_fields = obs.__dataclass_fields__
     own = {name: F32(value) for name, value in changes.items()}
@@ -74,8 +74,10 @@ def seen(dt_s=0.0, lots=0, spread_bps=USUAL_BPS, fresh=True, fills=(0, 0), **cha
         sight,
         touch_bps=np.full(2, spread_bps / 2, F32),
         spread_bps=F32(spread_bps),
-        position_usd=F32(lots * LOT_USD),
-        fresh=np.bool_(fresh),
+        mid2_px=sight.mid2_px if priced else np.int32(0),
+        lot_usd=F32(LOT_USD if priced else 0.0),
+        position_usd=F32(lots * LOT_USD if priced else 0.0),
+        fresh=np.bool_(fresh and priced),
     )
     return obs, account, sight
 
@@ -396,6 +398,18 @@ def test_a_flip_counts_what_it_built():
     assert levels[1, Cause.POSITION_VELOCITY - 1] == pytest.approx(0.8)
 
 
+def test_what_a_taker_who_empties_a_side_fills_counts_once_it_can_be_valued():
+    """There is no mid in the step of the fill: neither what it built nor what it sold is forgotten."""
+    empty = seen(0.0, lots=700, priced=False)
+    _, verdicts, levels, *_ = run([seen(1.0, lots=100), empty, seen(0.0, lots=700)])
+    assert levels[1, Cause.POSITION_VELOCITY - 1] == 0
+    assert levels[2, Cause.POSITION_VELOCITY - 1] == pytest.approx(0.6)
+    assert (verdicts.grade[2], verdicts.cause[2]) == (Grade.WIDEN, Cause.POSITION_VELOCITY)
+    back = [seen(1.0, lots=100), seen(0.0, lots=500), seen(0.0, lots=200, priced=False), seen(0.0, lots=200)]
+    _, _, levels, *_ = run(back)
+    assert levels[3, Cause.POSITION_VELOCITY - 1] == pytest.approx(0.1)
+
+
 def test_dust_pays_no_funding():
     """Less than one order cannot be sold: it must not keep the market from quoting."""
     obs, account, sight = seen(1.0, lots=1, funding_per_hour_frac=0.01)
@@ -431,6 +445,8 @@ def test_the_first_step_accuses_nobody():
     state, verdicts, *_ = run([seen(0.0, lots=2000, open_interest_coin=7.0)])
     assert not verdicts.grades.any() and state.is_begun == 1
     _, verdicts, *_ = run([seen(0.5, lots=2000, open_interest_coin=7.0)] * 9, state)
+    assert not verdicts.grades.any()
+    _, verdicts, *_ = run([seen(0.5, lots=2000, priced=False)] * 2 + [seen(0.5, lots=2000)] * 2)
     assert not verdicts.grades.any()
 
 
@@ -523,9 +539,10 @@ def test_time_that_is_none_moves_no_clock():
 
 
 @pytest.mark.parametrize(
-    ("equity", "grade"), [(0.0, Grade.HALT), (-5.0, Grade.HALT), (math.nan, Grade.HALT), (1e-3, 0)]
+    ("equity", "grade"), [(0.0, Grade.FLATTEN), (-5.0, Grade.FLATTEN), (math.nan, Grade.HALT), (1e-3, 0)]
 )
-def test_an_account_without_equity_is_halted_by_name_and_comes_back(equity, grade):
+def test_an_account_without_equity_gets_out_by_name_and_comes_back(equity, grade):
+    """Lesson 41: the way out stays quoted; only an equity that is not a number leaves nothing to go by."""
     state, verdicts, *_ = run([seen(0.5, equity_usd=equity)])
     assert verdicts.grade[0] == grade and verdicts.cause[0] == (Cause.EQUITY if grade else Cause.NONE)
     _, verdicts, *_ = run([seen(0.5)] * 121, state)
@@ -560,8 +577,10 @@ class Twin:
         self.rejects = self.rejects * minute + float(obs.reject_count)
         self.move = self.move * 0.5 ** (dt / p.price_halflife_s) + float(obs.mid_return_bps)
         lots = int(obs.position_lots)
-        self.built = self.built * minute + (0 if self.lots is None else (lots - self.lots) * float(sight.lot_usd))
-        self.lots = lots
+        self.built *= minute
+        if int(sight.mid2_px) > 0:
+            self.built += 0 if self.lots is None else (lots - self.lots) * float(sight.lot_usd)
+            self.lots = lots
         width = float(sight.spread_bps)
         if sight.fresh:
             kept = 0.5 ** (dt / p.usual_spread_halflife_s)
@@ -635,6 +654,7 @@ def wild_steps(seed, count=1000):
                 lots,
                 spread_bps=float(rng.choice([8, 12, 130, 500, 5000], p=[0.5, 0.4, 0.06, 0.03, 0.01])),
                 fresh=bool(rng.random() < 0.97),
+                priced=bool(rng.random() < 0.97),
                 fills=tuple(rng.poisson([0.5, 0.5]) + (rng.random(2) < 0.02) * 20),
                 equity_usd=(10_000 if rng.random() < 0.995 else 0) * (1 - loss),
                 day_pnl_usd=-10_000 * loss,

@@ -110,6 +110,7 @@ def _forgotten(p: Params, s: State, dt_s: np.ndarray) -> State:
     kept, prior = halves(forward(dt_s), p.forget_halflife_s)[:, None], s.prior
     count, m = s.evidence.sum(axis=1, keepdims=True), p.prior_count[:, None] * s.prior.strength
     drawn = kept * (m + count) / (m + kept * count)
+    noise = p.prior_noise_bps**2 + p.prior_prob * (1 - p.prior_prob) * p.prior_adverse_bps**2
     return dataclasses.replace(
         s,
         touch_prob=prior.prob + drawn[:, 0] * (s.touch_prob - prior.prob),
@@ -119,6 +120,7 @@ def _forgotten(p: Params, s: State, dt_s: np.ndarray) -> State:
         informed_sum=kept * s.informed_sum,
         cost_sum_bps=kept * s.cost_sum_bps,
         depth_sum_bps=kept * s.depth_sum_bps,
+        noise_bps2=noise + kept[:, 0] * (s.noise_bps2 - noise),
     )
 
 

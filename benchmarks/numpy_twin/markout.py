@@ -55,8 +55,9 @@ def see(
     horizon_ms = 1e3 * horizons_s[:, :, None]
     due = (ahead < lag[:, :, None]) & (age_ms >= horizon_ms) & (mid2 > 0)[:, None, None]
     late_ms = p.late_ratio[:, None, None] * horizon_ms + 1e3 * p.late_s[:, None, None]
-    count = np.where(due & (age_ms <= late_ms), np.abs(signed), 0).astype(float)
     adverse_bps = -np.sign(signed) * (mid2[:, None, None] - reference) * (1e4 / np.maximum(reference, 1))
+    said = due & (age_ms <= late_ms) & (np.abs(adverse_bps) < 3000)
+    count = np.where(said, np.abs(signed), 0).astype(float)
     learned = count.sum(axis=2)
     kept = halves(learned, p.curve_halflife_count[:, None])
     after = State(
