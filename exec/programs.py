@@ -7,6 +7,7 @@ and jaxlib, the processor, XLA's flags and the static sizes.  Whatever cannot be
 The folder is the user's own and readable by nobody else: a program is machine code, and is trusted like one.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import logging
@@ -14,10 +15,12 @@ import os
 import platform
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import jaxlib
+from jax.experimental.compilation_cache import compilation_cache
 
 import mmjax
 from mmjax.schema import Dims
@@ -46,6 +49,18 @@ class Programs:
             log.debug("program %s is damaged: compiling again", path)
             return None
         return program
+
+    @contextlib.contextmanager
+    def compiling(self) -> Iterator[None]:
+        """XLA's own cache is put aside: what comes out of it cannot be kept again, for it lacks its machine code."""
+        before = jax.config.jax_enable_compilation_cache
+        compilation_cache.reset_cache()
+        jax.config.update("jax_enable_compilation_cache", False)
+        try:
+            yield
+        finally:
+            jax.config.update("jax_enable_compilation_cache", before)
+            compilation_cache.reset_cache()
 
     def put(self, dims: Dims, program: bytes) -> None:
         """Keeps a program, whole or not at all; a full disk costs only the time to compile again."""

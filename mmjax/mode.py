@@ -156,6 +156,11 @@ def sizes_usd(decision: Decision, size_usd: jax.Array, position_usd: jax.Array, 
     return jnp.where(decision.mode == Mode.REDUCE, exit_usd, sized_usd)
 
 
+def most_usd(decision: Decision, room_usd: jax.Array, position_usd: jax.Array) -> jax.Array:
+    """Most that may rest on each side, [S]: the room, and in Reduce no more than the position."""
+    return jnp.where(decision.mode == Mode.REDUCE, jnp.minimum(room_usd, jnp.abs(position_usd)), room_usd)
+
+
 def lots(decision: Decision, lots: jax.Array, position_lots: jax.Array) -> jax.Array:
     """[S, L] int32 as quoted: in Reduce cut once more, as prices off the mid buy a few lots more than is held."""
     levels = lots.shape[-1]

@@ -409,7 +409,7 @@ def place(
         slots.size_band_frac(p.slots, headroom),
         sight.mid2_px,
         sides.increasing(position_usd),
-        q.limits.position_usd,
+        mode.most_usd(worth.decision, q.limits.position_usd, position_usd),
         arrival.kappa_per_bps(p.arrival, s.arrival),
         o.queue_rank,
     )

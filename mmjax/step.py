@@ -8,6 +8,7 @@ A compiled step refuses other shapes instead of compiling again, so nothing slow
 
 import dataclasses
 import pickle
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import jax
@@ -112,6 +113,9 @@ class Programs(Protocol):
     def get(self, dims: Dims) -> bytes | None:
         """What was kept, None = nothing."""
 
+    def compiling(self) -> AbstractContextManager[None]:
+        """Entered while a program is compiled that is to be kept."""
+
     def put(self, dims: Dims, program: bytes) -> None:
         """Keeps it."""
 
@@ -178,9 +182,11 @@ class CompiledStep:
         lowered = jax.jit(self._packed_step, donate_argnums=2).lower(
             self._params, self._market, self._state, obs, account
         )
-        run = lowered.compile(compiler_options())
-        if programs is not None:
-            programs.put(self.dims, pickle.dumps((serialize(run), self._out_layout)))
+        if programs is None:
+            return lowered.compile(compiler_options())
+        with programs.compiling():
+            run = lowered.compile(compiler_options())
+        programs.put(self.dims, pickle.dumps((serialize(run), self._out_layout)))
         return run
 
     def _thawed(self, programs: Programs | None) -> Any:

@@ -1531,7 +1531,7 @@ def place(p, m, s, o, account, sight, q, agreed):
         size_band_frac(p.slots, headroom),
         sight.mid2_px,
         position,
-        q.own_room_usd,
+        [min(room, abs(position)) if q.decision.mode == REDUCE else room for room in q.own_room_usd],
         q.kappa,
         o.queue_rank,
     )

@@ -52,14 +52,16 @@ def remember(p, s, o, sight):
     known = 0 < o.open_interest_coin < INF
     interest = o.open_interest_coin if known else s.peak_interest_coin
     fills = [n if 0 <= n < INF else 0.0 for n in o.fill_count]
+    priced = 0 < sight.lot_usd < INF
+    added_usd = (o.position_lots - s.position_lots) * sight.lot_usd if s.is_begun and priced else 0.0
     return changed(
         s,
-        is_begun=1,
+        is_begun=1 if priced else s.is_begun,
         reject_count=minute * s.reject_count + (min(o.reject_count, 1e6) if o.reject_count >= 0 else 0.0),
         move_bps=keep(dt_s, p.price_halflife_s) * s.move_bps
         + (o.mid_return_bps if math.isfinite(o.mid_return_bps) else 0.0),
-        position_lots=o.position_lots,
-        built_usd=minute * s.built_usd + ((o.position_lots - s.position_lots) * sight.lot_usd if s.is_begun else 0.0),
+        position_lots=o.position_lots if priced else s.position_lots,
+        built_usd=minute * s.built_usd + added_usd,
         spread_bps=spread + keep(dt_s, p.spread_halflife_s) * (s.spread_bps - spread),
         spread_bps_s=kept * s.spread_bps_s + min(spread, p.spread_most_bps) * spread_s,
         spread_s=kept * s.spread_s + spread_s,
@@ -93,7 +95,7 @@ def levels(p, s, o, account, sight, cap_usd, sigma):
         return level if math.isfinite(seen) else math.nan
 
     return [
-        0.0 if equity > 0 else 1.0,
+        known(equity, 0.0 if equity > 0 else 1.0),
         known(equity + pnl, loss),
         account.drawdown_frac,
         1 - ratio(account.request_headroom_frac, p.scarce_headroom_frac, 1.0),

@@ -64,6 +64,7 @@ def _remember(p: Params, s: State, o: Obs, sight: dict) -> State:
     minute_kept = np.exp(-dt_s / MINUTE_S)
     refused = np.where(o.reject_count >= 0, np.minimum(o.reject_count, 1e6), 0.0)
     added_usd = (o.position_lots - s.position_lots) * sight["lot_usd"]
+    priced = sight["lot_usd"] > 0
     fills = np.where((o.fill_count >= 0) & np.isfinite(o.fill_count), o.fill_count, 0.0)
     width = sight["spread_bps"]
     seen = sight["fresh"] & (width >= 0) & np.isfinite(width)
@@ -75,11 +76,11 @@ def _remember(p: Params, s: State, o: Obs, sight: dict) -> State:
     interest = np.where((interest > 0) & np.isfinite(interest), interest, peak)
     return State(
         wait_s=s.wait_s,
-        is_begun=np.ones_like(s.is_begun),
+        is_begun=np.where(priced, 1, s.is_begun),
         reject_count=minute_kept * s.reject_count + refused,
         move_bps=halves(dt_s, p.price_halflife_s) * s.move_bps + _or_zero(o.mid_return_bps),
-        position_lots=o.position_lots,
-        built_usd=minute_kept * s.built_usd + np.where(s.is_begun > 0, _or_zero(added_usd), 0.0),
+        position_lots=np.where(priced, o.position_lots, s.position_lots),
+        built_usd=minute_kept * s.built_usd + np.where(priced & (s.is_begun > 0), _or_zero(added_usd), 0.0),
         spread_bps=width_kept * s.spread_bps + (1.0 - width_kept) * width,
         spread_bps_s=usual_kept * s.spread_bps_s + np.minimum(width, p.spread_most_bps) * usual_dt_s,
         spread_s=usual_kept * s.spread_s + usual_dt_s,
@@ -110,7 +111,7 @@ def _levels(
     excess = held_sign * (s.recent_fill_count[:, BID] - s.recent_fill_count[:, ASK])
     usual_fills = s.usual_fill_count * p.fill_halflife_s / p.usual_fill_halflife_s
     level = {
-        Cause.EQUITY: 0.0 if account.equity_usd > 0 else 1.0,
+        Cause.EQUITY: _with(account.equity_usd, 0.0 if account.equity_usd > 0 else 1.0),
         Cause.DAILY_LOSS: _with(account.equity_usd, loss),
         Cause.DRAWDOWN: account.drawdown_frac,
         Cause.REQUESTS: 1.0 - headroom,

@@ -337,7 +337,9 @@ def place(
     lots = np.where(plan["quoting"][:, None, None], lots, 0)
     placed = px * 1e-6 * lots
 
-    quotes = slots.compare(p.slots, plan, o, lots, sight["mid2"], account.request_headroom_frac)
+    held = np.abs(sight["position_usd"])[:, None]
+    most = np.where((plan["mode"] == Mode.REDUCE)[:, None], np.minimum(plan["limits"][1], held), plan["limits"][1])
+    quotes = slots.compare(p.slots, plan, o, lots, most, sight["mid2"], account.request_headroom_frac)
     same = ("mode", "rule", "zone", "terms", "model_bps", "depth_bps", "fill_prob", "edge_bps", "half_bps", "horizon_s")
     same += ("cap_usd", "room_usd", "beta", "held_usd", "risk_mult", "risk_terms", "risk_skill")
     info = Info(

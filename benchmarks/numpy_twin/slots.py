@@ -13,8 +13,10 @@ FAR = np.int64(2**40)
 NO_TARGET = -1
 
 
-def compare(p: Any, plan: dict, o: Obs, lots: np.ndarray, mid2: np.ndarray, headroom_frac: np.ndarray) -> Quotes:
-    """Action, worth and final contents of every slot."""
+def compare(
+    p: Any, plan: dict, o: Obs, lots: np.ndarray, most_usd: np.ndarray, mid2: np.ndarray, headroom_frac: np.ndarray
+) -> Quotes:
+    """Action, worth and final contents of every slot; `most_usd` [A, S] may rest."""
     calm = (headroom_frac - p.low_headroom_frac) / (p.calm_headroom_frac - p.low_headroom_frac)
     widening = p.scarce_mult + (1.0 - p.scarce_mult) * np.minimum(number(calm), 1.0)
     band_bps = np.clip(p.band_half_ratio * plan["half_bps"], p.band_min_bps, p.band_max_bps) * widening
@@ -44,7 +46,7 @@ def compare(p: Any, plan: dict, o: Obs, lots: np.ndarray, mid2: np.ndarray, head
     )
     left_alone = has & resting & near & ~blocks
     held = np.where(busy | left_alone, o.slot_px * o.slot_lots, to_px * to_lots).sum(axis=2) * 1e-6
-    within = held <= plan["limits"][1]
+    within = held <= most_usd
     left_alone &= within[:, :, None] | (o.slot_lots <= to_lots)
     action = np.select(
         [busy | left_alone | ~(has | resting), has & resting, has],
@@ -55,7 +57,7 @@ def compare(p: Any, plan: dict, o: Obs, lots: np.ndarray, mid2: np.ndarray, head
     value_bps = np.where(value_bps > 0, value_bps, np.where(plan["grows"], 0.0, p.reduce_bps[:, None])[:, :, None])
     kappa_per_px = (plan["kappa"] / np.maximum(px_per_bps, 1e-9))[:, None, None]
     gain = lot_usd * value_bps * _gain_lots(p, to_px, to_lots, o, kappa_per_px)
-    over_usd = number((lot_usd * o.slot_lots).sum(axis=2) - plan["limits"][1])[:, :, None]
+    over_usd = number((lot_usd * o.slot_lots).sum(axis=2) - most_usd)[:, :, None]
     cut_usd = np.minimum(lot_usd * np.maximum(o.slot_lots - to_lots, 0), over_usd)
     per_cancel = p.cancel_bps[:, None] * np.where(plan["grows"], p.cancel_increasing_mult[:, None], 1.0)
     worth = np.where(
