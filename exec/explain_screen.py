@@ -138,9 +138,11 @@ def _voices(found: Explanation) -> list[Table]:
             table.add_row(signal.name.replace("_", " "), *row, style=style)
         tables.append(table)
     if found.controls:
-        table = _table("control", "asks for")
+        table = _table("control", "asks for", "ends after calm of, s")
         for control in found.controls:
-            table.add_row(control.cause, Text(control.grade, GRADE_STYLE.get(control.grade, "")))
+            table.add_row(
+                control.cause, Text(control.grade, GRADE_STYLE.get(control.grade, "")), _plain(control.left_s)
+            )
         tables.append(table)
     if any(found.risk_terms.values()):
         table = _table("risk aversion", "log units")

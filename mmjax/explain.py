@@ -86,10 +86,11 @@ class Signal:
 
 @dataclasses.dataclass(frozen=True)
 class Control:
-    """A control of the overlay and the grade that it asks for now."""
+    """A control of the overlay, the grade that it asks for now, and the seconds of calm after which that ends."""
 
     cause: str
     grade: str
+    left_s: Number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,8 +235,12 @@ def _signals(info: Info) -> list[Signal]:
 
 def _controls(info: Info) -> list[Control]:
     """Those that ask for anything."""
-    asked = zip(overlay.CAUSES, info.overlay.grades, strict=True)
-    return [Control(_word(overlay.Cause, cause), _word(overlay.Grade, grade)) for cause, grade in asked if grade]
+    asked = zip(overlay.CAUSES, info.overlay.grades, _numbers(info.overlay.left_s), strict=True)
+    return [
+        Control(_word(overlay.Cause, cause), _word(overlay.Grade, grade), left_s)
+        for cause, grade, left_s in asked
+        if grade
+    ]
 
 
 _TOLD = {

@@ -193,12 +193,14 @@ class State:
 
 @record
 class Verdict:
-    """grade (): the worst `Grade`.  cause (): the first `Cause` of that grade.  widen_mult (): product.  grades [C]."""
+    """grade (): the worst `Grade`.  cause (): the first `Cause` of that grade.  widen_mult (): product.
+    grades [C]; left_s [C]: seconds of calm after which each ends, 0 where there is none."""
 
     grade: jax.Array
     cause: jax.Array
     widen_mult: jax.Array
     grades: jax.Array
+    left_s: jax.Array
 
 
 @record
@@ -297,6 +299,7 @@ def verdict(params: Params, state: State) -> Verdict:
         cause=jnp.where(worst > Grade.NONE, first, np.int32(Cause.NONE)),
         widen_mult=functools.reduce(operator.mul, [mult[c] for c in range(len(CAUSES))]),
         grades=by_cause,
+        left_s=wait(params, state).left_s,
     )
 
 

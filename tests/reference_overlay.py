@@ -139,7 +139,9 @@ def verdict(p, s):
         max(getattr(p, name).widen_mult, 1.0) for name, g in zip(CONTROLS, grades, strict=True) if g >= WIDEN
     )
     worst = max(grades)
-    return Record(grade=worst, cause=grades.index(worst) + 1 if worst else 0, widen_mult=mult, grades=grades)
+    left_s = [waits[g - 1] if g else 0.0 for waits, g in zip(s.wait_s, grades, strict=True)]
+    first = grades.index(worst) + 1 if worst else 0
+    return Record(grade=worst, cause=first, widen_mult=mult, grades=grades, left_s=left_s)
 
 
 def side_allowed(grade, allowed, position_usd):

@@ -136,13 +136,15 @@ def test_codes_become_words():
             grade=np.int32(overlay.Grade.REDUCE_ONLY),
             cause=np.int32(overlay.Cause.DAILY_LOSS),
             grades=np.array([2 if cause is overlay.Cause.DAILY_LOSS else 0 for cause in overlay.CAUSES], np.int32),
+            left_s=np.array([42 if cause is overlay.Cause.DAILY_LOSS else 0 for cause in overlay.CAUSES], np.float32),
         ),
     )
     found = explain("BTC", market, obs, info, quotes)
     bid, ask = found.sides
     assert (bid.why, ask.why, bid.binding, ask.binding) == (WORDS[Reason.TOXIC], "", "order_cap", "")
     assert (found.mode, found.zone, found.grade, found.cause) == ("reduce", "red", "reduce only", "daily loss")
-    assert [(control.cause, control.grade) for control in found.controls] == [("daily loss", "reduce only")]
+    told = [(control.cause, control.grade, control.left_s) for control in found.controls]
+    assert told == [("daily loss", "reduce only", 42)]
     assert sentence(found) == f"BTC: reduce, red; bid {WORDS[Reason.TOXIC]}; ask quoted"
 
 

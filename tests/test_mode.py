@@ -34,7 +34,7 @@ def decide(governed, zone, toxicity, position_usd, usage, has_value, grade, has_
 
 
 def verdict(grade):
-    return overlay.Verdict(grade=grade, cause=np.int32(0), widen_mult=np.float32(1), grades=())
+    return overlay.Verdict(grade=grade, cause=np.int32(0), widen_mult=np.float32(1), grades=(), left_s=())
 
 
 def decision(

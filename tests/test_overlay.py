@@ -225,7 +225,7 @@ def test_sides_that_the_verdict_leaves():
         Grade.FLATTEN: [False, True],
         Grade.HALT: [False, False],
     }.items():
-        verdict = overlay.Verdict(grade=np.int32(grade), cause=0, widen_mult=1.0, grades=())
+        verdict = overlay.Verdict(grade=np.int32(grade), cause=0, widen_mult=1.0, grades=(), left_s=())
         for allowed in ([True, True], [True, False], [False, True]):
             got = np.asarray(overlay.side_allowed(verdict, np.array(allowed), F32(50)))
             assert got.tolist() == [a and b for a, b in zip(allowed, long, strict=True)]

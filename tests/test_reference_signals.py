@@ -226,6 +226,7 @@ def test_overlay(rng):
     for name in ("grade", "cause", "grades"):
         assert_equal(getattr(verdict, name), witness, lambda v, name=name: getattr(v, name))
     assert_close(verdict.widen_mult, column(witness, lambda v: v.widen_mult), 1e-5)
+    assert_close(verdict.left_s, column(witness, lambda v: v.left_s), 1e-6, 1e-6)
     allowed, position = flags(rng, 0.7, 2), sprinkle(rng, rng.normal(0, 1, N).astype(f32), [0])
 
     def sides(v, allowed, position):

@@ -50,6 +50,7 @@ def verdict(p: Params, s: State) -> Verdict:
         cause=np.where(worst > Grade.NONE, grades.argmax(axis=1) + 1, Cause.NONE),
         widen_mult=mult.prod(axis=1),
         grades=grades,
+        left_s=np.where(grades[:, :, None] == GRADES, s.wait_s, 0.0).sum(axis=2),
     )
 
 
