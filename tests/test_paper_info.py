@@ -5,6 +5,7 @@ import json
 from decimal import ROUND_DOWN, Decimal
 
 import pytest
+from exec.paper.requests import Unprocessable
 from paper_stage import (
     AGENT,
     BTC,
@@ -25,7 +26,7 @@ from paper_stage import (
 from exec.paper.gateway import RateLimited
 from exec.paper.info import Internal
 from exec.paper.limits import Limits
-from exec.paper.wire import Unprocessable, direction
+from exec.paper.wire import direction
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ def wire(px="1", lots="1", asset=0, tif="Gtc", reduce_only=False, cloid=None):
 
 
 def market(sz_decimals, start_px=10_000):
-    return [Perp(0, perp(sz_decimals=sz_decimals, start_px=start_px))]
+    return {0: Perp(0, perp(sz_decimals=sz_decimals, start_px=start_px))}
 
 
 def plain(number: Decimal) -> str:
@@ -123,7 +123,7 @@ def test_price_distance_from_the_reference(px, fine):
 
 
 def test_unknown_and_delisted_assets_are_refused_whole():
-    perps = [Perp(0, perp(is_delisted=True))]
+    perps = {0: Perp(0, perp(is_delisted=True))}
     with pytest.raises(rules.RefusedAction, match="Trading is halted"):
         rules.order_request(wire("0.01"), perps)
     for asset in (-1, 1, 110_000):

@@ -9,6 +9,7 @@ import msgpack
 import msgspec
 import pytest
 from eth_account import Account
+from exec.paper.requests import Unprocessable, canonical_decimal, parse_signed
 from hyperliquid.utils.signing import action_hash, sign_l1_action
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,7 +26,6 @@ from exec.paper.signature import (
     digest,
     recover,
 )
-from exec.paper.wire import Unprocessable, canonical_decimal, parse_signed
 
 WALLET = Account.from_key("0x" + "0123456789" * 6 + "0123")
 ORDER = {"a": 1, "b": True, "p": "100", "s": "100", "r": False, "t": {"limit": {"tif": "Gtc"}}}

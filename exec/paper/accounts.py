@@ -8,12 +8,13 @@ rounded between them.  An isolated position carries its own `raw_uusd` in the sa
 from collections import OrderedDict, deque
 
 from exec.paper.book import Order
-from exec.paper.events import BUY, Fill, Funding
+from exec.paper.events import BUY, Fill, Funding, LedgerUpdate
 from exec.paper.quota import Quota
 
 HISTORY_COUNT = 2_000  # venue: orders remembered per account
 FILLS_COUNT = 10_000  # venue: most recent fills that can be reached
 FUNDINGS_COUNT = 10_000
+LEDGER_COUNT = 10_000
 DEFAULT_LEVERAGE = 20  # venue default, or the market's maximum where lower
 
 OPEN_ORDERS_BASE, OPEN_ORDERS_CAP = 1_000, 5_000
@@ -28,9 +29,8 @@ class Position:
     """
 
     __slots__ = (
-        "asset", "lots", "entry_uusd", "leverage", "is_cross", "raw_uusd",
-        "funding_all_uusd", "funding_open_uusd", "funding_change_uusd",
-        "order_lots", "order_uusd", "value_uusd", "used_uusd", "reserved_uusd",
+        "asset", "lots", "entry_uusd", "leverage", "is_cross", "raw_uusd", "funding_all_uusd", "funding_open_uusd",
+        "funding_change_uusd", "order_lots", "order_uusd", "value_uusd", "used_uusd", "reserved_uusd",
     )  # fmt: skip
 
     def __init__(self, asset: int, leverage: int, is_cross: bool):
@@ -81,17 +81,34 @@ class Position:
 
 
 class Account:
-    """One address.  `value_uusd`, `used_uusd`, `reserved_uusd` sum the positions' caches and hold for `epoch` only."""
+    """One address.  `value_uusd`, `used_uusd`, `reserved_uusd` sum the positions' caches and hold for `epoch` only.
+
+    A sub-account or vault is an account whose `master` signs for it; `kind` is "user", "subAccount" or "vault".
+    """
 
     __slots__ = (
-        "user", "cash_uusd", "deposited_uusd", "volume_uusd", "daily_uusd", "quota", "agents", "positions",
-        "orders", "cloids", "reduce_only", "history", "history_cloids", "fills", "fundings",
-        "cancel_at_ms", "cancel_day", "cancel_count", "is_below_maintenance",
+        "user", "kind", "name", "master", "subs", "spot_uusd", "ledger", "builder_fees", "builder_paid_uusd",
+        "referrer", "referral_code", "staking_discount_ppm", "abstraction", "twaps", "cash_uusd", "deposited_uusd",
+        "volume_uusd", "daily_uusd", "quota", "agents", "positions", "orders", "cloids", "reduce_only", "history",
+        "history_cloids", "fills", "fundings", "cancel_at_ms", "cancel_day", "cancel_count", "is_below_maintenance",
         "epoch", "value_uusd", "used_uusd", "reserved_uusd",
     )  # fmt: skip
 
     def __init__(self, user: str):
         self.user = user
+        self.kind = "user"
+        self.name = ""
+        self.master: Account | None = None
+        self.subs: list[Account] = []
+        self.spot_uusd = 0  # USDC outside the perp account
+        self.ledger: deque[LedgerUpdate] = deque(maxlen=LEDGER_COUNT)
+        self.builder_fees: dict[str, int] = {}  # builder -> largest fee approved, tenths of a basis point
+        self.builder_paid_uusd = 0  # earned as a builder
+        self.referrer: str | None = None
+        self.referral_code: str | None = None
+        self.staking_discount_ppm = 0
+        self.abstraction = "dexAbstraction"
+        self.twaps: dict[int, object] = {}
         self.cash_uusd = 0
         self.deposited_uusd = 0
         self.volume_uusd = 0

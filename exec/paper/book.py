@@ -10,15 +10,19 @@ background changes per second at the cost of a dict lookup.
 
 from bisect import bisect_left, insort
 
-from exec.paper.events import SELL, OrderView
+from exec.paper.events import SELL, OrderView, TriggerTerms
 
 
 class Order:
-    """One account's order; `lots` is what remains, `orig_lots` what was asked, `account` its owner."""
+    """One account's order; `lots` is what remains, `orig_lots` what was asked, `account` its owner.
+
+    A trigger order waits outside the book until the mark reaches `trigger.px`.  `children` wait for their `parent` to
+    fill; siblings cancel one another.  `builder` is (address, tenths of a basis point).
+    """
 
     __slots__ = (
         "account", "asset", "side", "px", "lots", "orig_lots", "oid", "cloid", "tif", "reduce_only", "time_ms",
-        "status", "status_ms",
+        "status", "status_ms", "trigger", "is_position_tpsl", "parent", "children", "builder", "twap_id",
     )  # fmt: skip
 
     def __init__(self, account, asset, side, px, lots, oid, cloid, tif, reduce_only, time_ms):
@@ -35,12 +39,18 @@ class Order:
         self.time_ms = time_ms
         self.status = "open"
         self.status_ms = time_ms
+        self.trigger: TriggerTerms | None = None
+        self.is_position_tpsl = False
+        self.parent: Order | None = None
+        self.children: list[Order] = []
+        self.builder: tuple[str, int] | None = None
+        self.twap_id: int | None = None
 
     def view(self) -> OrderView:
         """The order as it stands now."""
         return OrderView(
             self.asset, self.side, self.px, self.lots, self.orig_lots, self.oid, self.cloid, self.tif, self.reduce_only,
-            self.time_ms,
+            self.time_ms, self.trigger, self.is_position_tpsl, tuple(child.view() for child in self.children),
         )  # fmt: skip
 
 

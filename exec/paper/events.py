@@ -9,8 +9,17 @@ BUY, SELL = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
+class TriggerTerms:
+    """What a trigger order waits for: mark price `px`, then a market or a limit order; `tpsl` is "tp" or "sl"."""
+
+    px: int
+    is_market: bool
+    tpsl: str
+
+
+@dataclass(frozen=True, slots=True)
 class OrderView:
-    """An order as it stood at an instant; `lots` is what remains."""
+    """An order as it stood at an instant; `lots` is what remains, `children` wait for it to fill."""
 
     asset: int
     side: int
@@ -19,9 +28,12 @@ class OrderView:
     orig_lots: int
     oid: int
     cloid: str | None
-    tif: str
+    tif: str | None
     reduce_only: bool
     time_ms: int
+    trigger: TriggerTerms | None = None
+    is_position_tpsl: bool = False
+    children: tuple["OrderView", ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +47,21 @@ class OrderEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Liquidation:
+    """What a forced fill says of itself; `method` is "market" or "backstop"."""
+
+    user: str
+    mark_px: int
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
 class Fill:
-    """One account's side of a trade; `start_lots` is its signed position before, `closed_pnl_uusd` is gross of fee."""
+    """One account's side of a trade; `start_lots` is its signed position before, `closed_pnl_uusd` is gross of fee.
+
+    `direction` names fills that are not ordinary (Liquidated Cross Long, Auto-Deleveraging, ...); None: it follows from
+    the position.  `fee_uusd` contains `builder_fee_uusd`.
+    """
 
     user: str
     asset: int
@@ -51,6 +76,10 @@ class Fill:
     crossed: bool
     fee_uusd: int
     tid: int
+    builder_fee_uusd: int = 0
+    liquidation: Liquidation | None = None
+    direction: str | None = None
+    twap_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +108,38 @@ class Funding:
     time_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class LedgerUpdate:
+    """Money that came, went or moved other than by trading; `delta` is as the wire has it, `type` first."""
+
+    user: str
+    delta: dict
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class LiquidationEvent:
+    """An account fell below maintenance margin and was closed, wholly or in part."""
+
+    user: str
+    number: int
+    liquidator: str
+    notional_uusd: int
+    value_uusd: int
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class TwapEvent:
+    """A status change of a TWAP; `state` and `status` are as the wire has them."""
+
+    user: str
+    twap_id: int
+    state: dict
+    status: str
+    time_ms: int
+
+
 @dataclass(slots=True)
 class Block:
     """What one block did, in order of happening; `touched` are assets whose book changed."""
@@ -88,4 +149,7 @@ class Block:
     trades: list[Trade] = field(default_factory=list)
     orders: list[OrderEvent] = field(default_factory=list)
     fundings: list[Funding] = field(default_factory=list)
+    ledger: list[LedgerUpdate] = field(default_factory=list)
+    liquidations: list[LiquidationEvent] = field(default_factory=list)
+    twaps: list[TwapEvent] = field(default_factory=list)
     touched: set[int] = field(default_factory=set)

@@ -4,44 +4,37 @@ An action is admitted when it arrives (signer, nonce, expiry, budget, static rul
 A block executes in the venue's order: first actions without a Gtc or Ioc order, then cancels, then, after the market
 side has moved, actions that may take.  So an account that cancels in the same block as a taker arrives wins.
 
+What an action does is written beside its kin, in the modules named *_actions; here they are only admitted and run.
 Everything is deterministic: time comes in with `receive` and `run_block`, and all state is integers.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from exec.paper import rules
 from exec.paper.accounts import Account
-from exec.paper.actions import (
-    BatchModify,
-    Cancel,
-    CancelByCloid,
-    Modify,
-    Noop,
-    OrderWire,
-    PlaceOrders,
-    ScheduleCancel,
-    SignedAction,
-    UpdateLeverage,
-)
-from exec.paper.clearing import DAY_MS, HOUSE_INFORMED, HOUSE_MAKER, HOUSE_NOISE, Clearing, Fees
+from exec.paper.actions import Action, Modify, SignedAction, item_count
+from exec.paper.answers import ok, refused
+from exec.paper.clearing import HOUSE_INFORMED, HOUSE_MAKER, HOUSE_NOISE, Clearing, Fees
 from exec.paper.events import Block, Fill, Funding, OrderView, Trade
 from exec.paper.funding import HOUR_MS, SAMPLE_MS
-from exec.paper.margin import MarginSummary, initial_uusd
-from exec.paper.matching import IMMEDIATE, Matching
+from exec.paper.lanes import CANCEL_LANE, POST_ONLY_LANE, TAKER_LANE, Prepared, Run
+from exec.paper.listing import asset_ids
+from exec.paper.margin import MarginSummary
+from exec.paper.margin_actions import MarginActions
+from exec.paper.matching import Matching
 from exec.paper.nonces import NonceWindow
+from exec.paper.options import Options
+from exec.paper.order_actions import OrderActions, oid_or_cloid
 from exec.paper.perp import Perp
 from exec.paper.quota import EXPIRED_COST_MULT, request_limit
-from mmjax.units import UUSD_PER_USD, format_usd
+from exec.paper.signers import Signers
 
 __all__ = ["HOUSE_INFORMED", "HOUSE_MAKER", "HOUSE_NOISE", "Exchange", "Fees", "Market", "Options"]
 
 NS_PER_MS = 1_000_000
-POST_ONLY_LANE, CANCEL_LANE, TAKER_LANE = 0, 1, 2
-MIN_SCHEDULE_MS = 5_000
-SCHEDULE_TRIGGERS_PER_DAY = 10
 
 Reply = Callable[[dict], None]
 
@@ -52,51 +45,33 @@ class Market(Protocol):
     def advance(self, exchange: "Exchange", now_ns: int) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a venue may be set up with; the defaults are the venue's."""
-
-    fees: Fees = field(default_factory=Fees)
-    schedule_cancel_volume_usd: int = 1_000_000
-
-
 @dataclass(slots=True)
 class Pending:
-    """An admitted action waiting for its block; `run` returns the answer."""
+    """An admitted action waiting for its block."""
 
     account: Account
-    run: Callable[[], dict]
+    run: Run
     reply: Reply
     expires_ms: int | None
     item_count: int
 
 
-def ok(kind: str, statuses: list | None = None) -> dict:
-    """An accepted action's answer."""
-    return {"status": "ok", "response": {"type": kind} if statuses is None else _with_statuses(kind, statuses)}
-
-
-def refused(text: str) -> dict:
-    """A refused action's answer."""
-    return {"status": "err", "response": text}
-
-
-def _with_statuses(kind: str, statuses: list) -> dict:
-    return {"type": kind, "data": {"statuses": statuses}}
-
-
 class Exchange:
-    """A Hyperliquid of its own: `listings` by asset id, starting at `start_ns`."""
+    """A Hyperliquid of its own, starting at `start_ns`: `listings` of the main dex, then of builders' dexes."""
 
     def __init__(self, listings: Sequence, options: Options | None = None, start_ns: int = 0):
         self.listings = tuple(listings)
         self.options = options or Options()
-        self.perps = tuple(Perp(asset, listing) for asset, listing in enumerate(self.listings))
+        ids = asset_ids(self.listings)
+        self.perps = tuple(Perp(row, *pair) for row, pair in enumerate(zip(self.listings, ids, strict=True)))
+        self.by_id = {perp.asset_id: perp for perp in self.perps}  # what clients name, to the market
         self.clearing = Clearing(self.perps, self.options.fees)
         self.matching = Matching(self.clearing)
+        self.signers = Signers(self)
+        self._orders = OrderActions(self)
+        self._margins = MarginActions(self)
+        self._handlers = self._orders.handlers() | self._margins.handlers() | self.signers.handlers()
         self._nonces: dict[str, NonceWindow] = {}
-        self._agents: dict[str, Account] = {}
-        self._scheduled: dict[str, Account] = {}
         self._lanes: tuple[list[Pending], ...] = ([], [], [])
         self._start(start_ns // NS_PER_MS)
 
@@ -133,9 +108,7 @@ class Exchange:
 
     def approve_agent(self, user: str, agent: str, name: str = "", valid_until_ms: int | None = None) -> None:
         """Lets `agent` sign for `user`'s account."""
-        account = self.clearing.accounts[user.lower()]
-        account.agents[agent.lower()] = (name, valid_until_ms)
-        self._agents[agent.lower()] = account
+        self.signers.approve(self.clearing.accounts[user.lower()], agent.lower(), name, valid_until_ms)
 
     def account(self, user: str) -> Account | None:
         """The account of an address, None if it never deposited."""
@@ -143,18 +116,11 @@ class Exchange:
 
     def account_of_signer(self, signer: str) -> Account | None:
         """The account that a signer acts for: its own, or the one whose valid agent it is."""
-        account = self.clearing.accounts.get(signer)
-        if account is not None:
-            return account
-        account = self._agents.get(signer)
-        if account is None:
-            return None
-        valid_until_ms = account.agents[signer][1]
-        return account if valid_until_ms is None or self.now_ms < valid_until_ms else None
+        return self.signers.account_of(signer)
 
     def is_known(self, signer: str) -> bool:
         """Whether an address may sign here."""
-        return self.account_of_signer(signer) is not None
+        return self.signers.account_of(signer) is not None
 
     # actions in
 
@@ -164,12 +130,9 @@ class Exchange:
         Refusals up to the nonce leave the nonce unused; later ones consume it.
         """
         now_ms = now_ns // NS_PER_MS
-        account = self.account_of_signer(signer)
-        text = self._signer_refusal(signer, account, signed) or self._nonce_refusal(signer, signed.nonce, now_ms)
-        if text is not None:
-            reply(refused(text))
-            return
         try:
+            account = self.signers.acting(signer, signed)
+            self._use_nonce(signer, signed.nonce, now_ms)
             self._admit(account, signed, now_ms, reply)
         except rules.RefusedAction as error:
             reply(refused(str(error)))
@@ -177,164 +140,36 @@ class Exchange:
             text = str(error)
             reply(refused(text) if isinstance(signed.action, Modify) else ok("order", [{"error": text}]))
 
-    @staticmethod
-    def _signer_refusal(signer: str, account: Account | None, signed: SignedAction) -> str | None:
-        if account is None:
-            return f"User or API Wallet {signer} does not exist."
-        if not account.deposited_uusd:
-            return f"Must deposit before performing actions. User: {account.user}"
-        if signed.vaultAddress is not None:
-            return f"Vault not registered: {signed.vaultAddress.lower()}"
-        return None
-
-    def _nonce_refusal(self, signer: str, nonce: int, now_ms: int) -> str | None:
+    def _use_nonce(self, signer: str, nonce: int, now_ms: int) -> None:
         window = self._nonces.get(signer)
         if window is None:
             window = self._nonces[signer] = NonceWindow()
         text = window.refusal(nonce, now_ms)
-        if text is None:
-            window.consume(nonce)
-        return text
+        if text is not None:
+            raise rules.RefusedAction(text)
+        window.consume(nonce)
 
     def _admit(self, account: Account, signed: SignedAction, now_ms: int, reply: Reply) -> None:
         """Expiry, static rules, budget, then the queue; raises RefusedAction or RefusedBatch."""
-        item_count = _item_count(signed.action)
-        rules.check_item_count(item_count)
+        count = item_count(signed.action)
+        rules.check_item_count(count)
         if signed.expiresAfter is not None and now_ms > signed.expiresAfter:
-            account.quota.used += EXPIRED_COST_MULT * item_count
+            account.quota.used += EXPIRED_COST_MULT * count
             raise rules.RefusedAction(rules.EXPIRED)
         lane, run = self._prepare(account, signed.action)
         is_cancel = lane == CANCEL_LANE
-        text = account.quota.refusal(item_count, is_cancel, account.volume_uusd, now_ms)
+        text = account.quota.refusal(count, is_cancel, account.volume_uusd, now_ms)
         if text is not None:
             raise rules.RefusedAction(text)
-        account.quota.charge(item_count, is_cancel, account.volume_uusd, now_ms)
-        self._lanes[lane].append(Pending(account, run, reply, signed.expiresAfter, item_count))
+        account.quota.charge(count, is_cancel, account.volume_uusd, now_ms)
+        self._lanes[lane].append(Pending(account, run, reply, signed.expiresAfter, count))
 
-    def _prepare(self, account: Account, action) -> tuple[int, Callable[[], dict]]:
+    def _prepare(self, account: Account, action: Action) -> Prepared:
         """Static rules of one action, then its lane and what to run in the block."""
-        match action:
-            case PlaceOrders():
-                return self._prepare_orders(account, action)
-            case Cancel():
-                pairs = [(item.a, item.o) for item in action.cancels]
-                return CANCEL_LANE, lambda: self._cancel_all(account, pairs)
-            case CancelByCloid():
-                pairs = [(item.asset, rules.cloid(item.cloid)) for item in action.cancels]
-                return CANCEL_LANE, lambda: self._cancel_all(account, pairs)
-            case Modify():
-                return self._prepare_modify(account, action)
-            case BatchModify():
-                return self._prepare_batch_modify(account, action)
-            case UpdateLeverage():
-                rules.listed(action.asset, self.perps)
-                return POST_ONLY_LANE, lambda: self._update_leverage(account, action)
-            case ScheduleCancel():
-                return POST_ONLY_LANE, lambda: self._schedule_cancel(account, action.time)
-            case Noop():
-                return POST_ONLY_LANE, lambda: ok("default")
-        raise TypeError(f"action {type(action).__name__}: not offered by this venue")
-
-    def _prepare_orders(self, account: Account, action: PlaceOrders) -> tuple[int, Callable[[], dict]]:
-        if not action.orders:
-            raise rules.RefusedBatch(rules.NO_ORDERS)
-        requests = [rules.order_request(wire, self.perps) for wire in action.orders]
-        lane = POST_ONLY_LANE if all(request.is_post_only for request in requests) else TAKER_LANE
-        return lane, lambda: ok("order", [self.matching.place(account, request) for request in requests])
-
-    def _prepare_modify(self, account: Account, action: Modify) -> tuple[int, Callable[[], dict]]:
-        request = self._modify_request(action.order, action.a)
-        oid = _oid_or_cloid(action.oid)
-        return _modify_lane((request,)), lambda: _answer_modify(self._modify(account, oid, request))
-
-    def _prepare_batch_modify(self, account: Account, action: BatchModify) -> tuple[int, Callable[[], dict]]:
-        if not action.modifies:
-            raise rules.RefusedBatch(rules.NO_ORDERS)
-        pairs = [(_oid_or_cloid(item.oid), self._modify_request(item.order, action.a)) for item in action.modifies]
-        lane = _modify_lane(request for _, request in pairs)
-        return lane, lambda: ok("order", [self._modify(account, oid, request) for oid, request in pairs])
-
-    def _modify_request(self, wire: OrderWire, always_place: bool | None) -> rules.OrderRequest:
-        """The replacing order; without `always_place` a Gtc is handled as Alo and an Ioc is refused (venue rule)."""
-        request = rules.order_request(wire, self.perps)
-        if not always_place:
-            if request.tif in IMMEDIATE:
-                raise rules.RefusedBatch(rules.on_asset(rules.MODIFY_FAILED + rules.MODIFY_TIF, request.asset))
-            request.is_post_only = True
-        return request
-
-    # actions executed
-
-    def _cancel_all(self, account: Account, pairs: Iterable[tuple[int, int | str]]) -> dict:
-        return ok("cancel", [self._cancel(account, asset, oid) for asset, oid in pairs])
-
-    def _cancel(self, account: Account, asset: int, oid: int | str) -> str | dict:
-        order = _open_order(account, oid)
-        if order is None or order.asset != asset:
-            return {"error": rules.on_asset(rules.NOT_FOUND, asset)}
-        self.matching.cancel(order)
-        return "success"
-
-    def _modify(self, account: Account, oid: int | str, request: rules.OrderRequest) -> dict:
-        """Cancels and places under a new oid with the same cloid; a failed placement does not restore the old order."""
-        order = _open_order(account, oid)
-        if order is None or order.asset != request.asset:
-            return {"error": rules.on_asset(rules.MODIFY_NOT_FOUND, request.asset)}
-        if request.cloid is None:
-            request.cloid = order.cloid
-        self.matching.cancel(order)
-        status = self.matching.place(account, request)
-        return {"error": rules.MODIFY_FAILED + status["error"]} if "error" in status else status
-
-    def _update_leverage(self, account: Account, action: UpdateLeverage) -> dict:
-        perp = self.perps[action.asset]
-        position = self.clearing.position(account, perp)
-        if not 1 <= action.leverage <= perp.max_leverage:
-            return refused(rules.INVALID_LEVERAGE)
-        if action.isCross and perp.listing.only_isolated:
-            return refused(rules.NO_CROSS)
-        if action.isCross != position.is_cross and position.lots:
-            return refused(rules.LEVERAGE_TYPE)
-        before = position.leverage, position.is_cross
-        position.leverage, position.is_cross = action.leverage, action.isCross
-        text = self._leverage_refusal(account, perp) if action.leverage < before[0] else None
-        if text is not None:
-            position.leverage, position.is_cross = before
-        self.clearing.revalue(account, position, perp)
-        return ok("default") if text is None else refused(text)
-
-    def _leverage_refusal(self, account: Account, perp: Perp) -> str | None:
-        """Whether the margin suffices at the position's new, lower leverage."""
-        position = account.positions[perp.asset]
-        self.clearing.refresh(account)
-        self.clearing.revalue(account, position, perp)
-        lacks_free = account.free_uusd < 0 and (position.lots or any(position.order_lots))
-        if position.is_cross:
-            return rules.CROSS_DECREASE if lacks_free else None
-        value_uusd = position.raw_uusd + position.lots * perp.mark_px
-        if lacks_free or value_uusd < initial_uusd(abs(position.lots) * perp.mark_px, position.leverage):
-            return rules.ISOLATED_DECREASE
-        return None
-
-    def _schedule_cancel(self, account: Account, time_ms: int | None) -> dict:
-        required_usd = self.options.schedule_cancel_volume_usd
-        if account.volume_uusd < required_usd * UUSD_PER_USD:
-            traded = format_usd(account.volume_uusd, keep_point=False)
-            return refused(
-                "Cannot set scheduled cancel time until enough volume traded. "
-                f"Required: ${required_usd}. Traded: ${traded}."
-            )
-        if time_ms is None:
-            account.cancel_at_ms = None
-            self._scheduled.pop(account.user, None)
-            return ok("default")
-        if time_ms < self.now_ms + MIN_SCHEDULE_MS:
-            return refused(rules.SCHEDULE_TOO_SOON)
-        if account.cancel_day == self.now_ms // DAY_MS and account.cancel_count >= SCHEDULE_TRIGGERS_PER_DAY:
-            return refused(rules.SCHEDULE_DAILY)
-        account.cancel_at_ms = time_ms
-        self._scheduled[account.user] = account
-        return ok("default")
+        handler = self._handlers.get(type(action))
+        if handler is None:
+            raise rules.RefusedAction(rules.NOT_OFFERED)
+        return handler(account, action)
 
     # blocks
 
@@ -371,9 +206,7 @@ class Exchange:
             self._sample()
         if self.now_ms >= self._next_hour_ms:
             self._close_hour()
-        for account in tuple(self._scheduled.values()):
-            if self.now_ms >= account.cancel_at_ms:
-                self._trigger_scheduled_cancel(account)
+        self._orders.run_clocks()
 
     def _close_hour(self) -> None:
         """Pays the hour's funding; hours skipped by a jump of the clock are paid once."""
@@ -389,15 +222,6 @@ class Exchange:
             perp.sample_premium()
             self._refresh_mark(perp)
         self.clearing.name_accounts_below_maintenance()
-
-    def _trigger_scheduled_cancel(self, account: Account) -> None:
-        del self._scheduled[account.user]
-        account.cancel_at_ms = None
-        today = self.now_ms // DAY_MS
-        account.cancel_count = account.cancel_count + 1 if account.cancel_day == today else 1
-        account.cancel_day = today
-        for order in tuple(account.orders.values()):
-            self.matching.cancel(order, "scheduledCancel")
 
     def _refresh_mark(self, perp: Perp) -> None:
         if perp.mark.is_due(self.now_ms) and perp.update_mark(self.now_ms):
@@ -486,10 +310,10 @@ class Exchange:
         account = self.account(user)
         return [order.view() for order in account.orders.values()] if account is not None else []
 
-    def order_status(self, user: str, oid_or_cloid: int | str) -> tuple[OrderView, str, int] | None:
+    def order_status(self, user: str, oid: int | str) -> tuple[OrderView, str, int] | None:
         """An order by oid or cloid: (order, status word, status time in ms); None if not remembered."""
         account = self.account(user)
-        order = account.find(_oid_or_cloid(oid_or_cloid)) if account is not None else None
+        order = account.find(oid_or_cloid(oid)) if account is not None else None
         return None if order is None else (order.view(), order.status, order.status_ms)
 
     def order_history(self, user: str) -> list[tuple[OrderView, str, int]]:
@@ -525,37 +349,9 @@ class Exchange:
         self.clearing.check_conservation()
 
 
-def _item_count(action) -> int:
-    match action:
-        case PlaceOrders():
-            return len(action.orders)
-        case Cancel() | CancelByCloid():
-            return len(action.cancels)
-        case BatchModify():
-            return len(action.modifies)
-    return 1
-
-
-def _oid_or_cloid(oid: int | str) -> int | str:
-    return oid.lower() if isinstance(oid, str) else oid
-
-
-def _open_order(account: Account, oid: int | str):
-    return account.cloids.get(oid) if isinstance(oid, str) else account.orders.get(oid)
-
-
-def _modify_lane(requests: Iterable[rules.OrderRequest]) -> int:
-    return POST_ONLY_LANE if all(request.is_post_only for request in requests) else TAKER_LANE
-
-
 def _is_fully_refused(answer: dict) -> bool:
     """Whether nothing of an action was accepted; the venue counts no request for it."""
     if answer["status"] == "err":
         return True
     statuses = answer["response"].get("data", {}).get("statuses", ())
     return bool(statuses) and all("error" in status for status in statuses)
-
-
-def _answer_modify(status: dict) -> dict:
-    """A single modify answers without oid; a failure is the whole action's."""
-    return refused(status["error"]) if "error" in status else ok("default")

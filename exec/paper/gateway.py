@@ -7,12 +7,12 @@ real venue answers with a server error.  Everything about business is a normal a
 from collections.abc import Callable
 
 from exec.paper import info
-from exec.paper.actions import BatchModify, Cancel, CancelByCloid, PlaceOrders, SignedAction
+from exec.paper.actions import SignedAction, item_count
+from exec.paper.answers import refused
 from exec.paper.exchange import Exchange
 from exec.paper.limits import Limits, Peer, exchange_weight
 from exec.paper.signature import SignatureError, recover
 from exec.paper.view import View
-from exec.paper.wire import refusal
 
 UNRECOVERABLE = "Unable to recover signer."
 
@@ -49,23 +49,11 @@ class Gateway:
 
     def act(self, ip: str, signed: SignedAction, now_ns: int, reply: Callable[[dict], None]) -> None:
         """Hands a signed action to the exchange; `reply` is called now if refused, else when its block has executed."""
-        if not self.peer(ip, now_ns).weight.take(exchange_weight(item_count(signed)), now_ns):
+        if not self.peer(ip, now_ns).weight.take(exchange_weight(item_count(signed.action)), now_ns):
             raise RateLimited
         try:
             signer = recover(signed, self.exchange.is_known)
         except SignatureError:
-            reply(refusal(UNRECOVERABLE))
+            reply(refused(UNRECOVERABLE))
             return
         self.exchange.receive(signer, signed, now_ns, reply)
-
-
-def item_count(signed: SignedAction) -> int:
-    """Orders, cancels or modifies in an action; other actions count one."""
-    action = signed.action
-    if isinstance(action, PlaceOrders):
-        return len(action.orders)
-    if isinstance(action, Cancel | CancelByCloid):
-        return len(action.cancels)
-    if isinstance(action, BatchModify):
-        return len(action.modifies)
-    return 1

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from exec.paper import wire
+from exec.paper import requests, wire
 from exec.paper.actions import Uint
 from exec.paper.events import Block, OrderEvent
 from exec.paper.exchange import Exchange
@@ -216,9 +216,9 @@ class Hub:
 
     def _post_info(self, connection: int, client: _Client, post_id: int, payload: bytes, now_ns: int) -> None:
         try:
-            request = wire.parse_json(payload)
+            request = requests.parse_json(payload)
             answer = self.gateway.ask(client.ip, request, now_ns)
-        except (wire.NotJson, wire.Unprocessable) as error:
+        except (requests.NotJson, requests.Unprocessable) as error:
             raise _Malformed from error
         except RateLimited:
             self._answer(connection, post_id, "error", RATE_LIMITED)
@@ -233,8 +233,8 @@ class Hub:
             self._answer(connection, post_id, "action", answer)
 
         try:
-            signed = wire.parse_signed(payload)
-        except (wire.NotJson, wire.Unprocessable) as error:
+            signed = requests.parse_signed(payload)
+        except (requests.NotJson, requests.Unprocessable) as error:
             raise _Malformed from error
         client.peer.posts_in_flight += 1
         try:
@@ -288,7 +288,7 @@ class Hub:
         """The subscription with a lower-case user, and its asset (-1: none); raises ValueError or KeyError."""
         changes = {}
         if isinstance(asked, UserSubscription):
-            changes["user"] = wire.canonical_address(asked.user)
+            changes["user"] = requests.canonical_address(asked.user)
         if isinstance(asked, AllMids) and asked.dex:
             raise ValueError(f"dex {asked.dex!r}: this venue has the main dex only")
         if isinstance(asked, L2Book):

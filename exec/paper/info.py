@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import msgspec
 
-from exec.paper import wire
+from exec.paper import requests, wire
 from exec.paper.actions import Uint
 from exec.paper.view import MAX_FILLS, MAX_HOURS, SPOT_META, View
 from mmjax.units import format_usd
@@ -46,7 +46,7 @@ class UserRequest(DexRequest, kw_only=True):
     user: str
 
     def __post_init__(self) -> None:
-        self.user = wire.canonical_address(self.user)
+        self.user = requests.canonical_address(self.user)
 
 
 class Meta(DexRequest, tag="meta"):
@@ -190,7 +190,7 @@ class OrderStatus(UserRequest, tag="orderStatus", kw_only=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.oid, str):
-            self.oid = wire.canonical_cloid(self.oid)
+            self.oid = requests.canonical_cloid(self.oid)
 
     def answer(self, view: View, now_ns: int) -> dict:
         found = view.exchange.order_status(self.user, self.oid)
@@ -333,8 +333,8 @@ def _ledger_row(row: dict) -> dict:
 
 
 def parse(request: object) -> Request:
-    """A decoded JSON body as a typed request; raises wire.Unprocessable."""
+    """A decoded JSON body as a typed request; raises requests.Unprocessable."""
     try:
         return msgspec.convert(request, AnyRequest)
     except (ValueError, RecursionError) as error:
-        raise wire.Unprocessable(str(error)) from error
+        raise requests.Unprocessable(str(error)) from error

@@ -6,6 +6,7 @@ size seen there, the other statistics are smooth functions of volume.  Nothing h
 A listing's asset id is its index in the universe; a delisted perp keeps its index and trades no more.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log10
 
@@ -59,16 +60,18 @@ class Listing:
     day_volume_usd: float
     open_interest_usd: float
     market_beta: float
+    dex: str = ""  # of a builder; its coins carry the name as a prefix
 
 
-# Statistics at the head of the universe and how they change down to a perp with 10^-4 of its volume (guess, shaped on
-# recordings of BTC, ETH, SOL and WLFI: the tail is more volatile, wider, thinner and slower).
+# Statistics at the head of the universe, down at a perp with 10^-4 of its volume, and how the way between them bends.
+# Head and bend are fitted to the recordings of BTC, ETH, SOL and WLFI, the tail to minute candles of 173 perps
+# (volatility) and to snapshots of the whole universe (spread, depth); `benchmarks/market.md` shows the fit.
 HEAD_VOLUME_USD = 4e9
-SIGMA_BPS_RT_S = (1.0, 10.0)
-SPREAD_BPS = (0.1, 20.0)
-DEPTH_USD = (40_000.0, 150.0)
-TRADES_PER_S = (4.0, 0.02)
-OPEN_INTEREST_DAYS = (0.7, 4.0)  # open interest as a multiple of day volume
+SIGMA_BPS_RT_S = (0.6, 4.5, 0.45)
+SPREAD_BPS = (0.06, 8.0, 0.4)
+DEPTH_USD = (800_000.0, 100.0, 0.7)
+TRADES_PER_S = (1.4, 0.02, 1.3)
+OPEN_INTEREST_DAYS = (0.7, 4.0, 1.0)  # open interest as a multiple of day volume
 
 ISOLATED, DELISTED = "isolated", "delisted"
 
@@ -142,7 +145,7 @@ _TABLE: tuple[tuple[str, int, int, str, float, float, str], ...] = (
 LISTED_COUNT = len(_TABLE)
 
 
-def _between(head: float, tail: float, decades: float, curvature: float = 1.0) -> float:
+def _between(head: float, tail: float, curvature: float, decades: float) -> float:
     """Geometric path from `head` at the largest volume to `tail` four decades of volume below it."""
     return head * (tail / head) ** (min(max(decades / 4.0, 0.0), 1.0) ** curvature)
 
@@ -156,8 +159,12 @@ def listing(
     market_beta: float = 1.0,
     only_isolated: bool = False,
     is_delisted: bool = False,
+    sigma_mult: float = 1.0,
 ) -> Listing:
-    """A listing whose flow statistics follow from its volume; `start_px` in _px."""
+    """A listing whose flow statistics follow from its volume; `start_px` in _px.
+
+    `sigma_mult` is its volatility against perps of the same volume: its spread is wider and its depth thinner as much.
+    """
     tiers = margin_tiers(margin_table_id)
     decades = log10(HEAD_VOLUME_USD / max(day_volume_usd, 1.0))
     return Listing(
@@ -169,9 +176,9 @@ def listing(
         only_isolated=only_isolated,
         is_delisted=is_delisted,
         start_px=start_px,
-        sigma_bps_rt_s=_between(*SIGMA_BPS_RT_S, decades, curvature=2.0),
-        spread_bps=max(_between(*SPREAD_BPS, decades), 1e4 * tick_px(start_px, sz_decimals) / start_px),
-        depth_usd=_between(*DEPTH_USD, decades),
+        sigma_bps_rt_s=sigma_mult * _between(*SIGMA_BPS_RT_S, decades),
+        spread_bps=max(sigma_mult * _between(*SPREAD_BPS, decades), 1e4 * tick_px(start_px, sz_decimals) / start_px),
+        depth_usd=_between(*DEPTH_USD, decades) / sigma_mult,
         trades_per_s=0.0 if is_delisted else _between(*TRADES_PER_S, decades),
         day_volume_usd=day_volume_usd,
         open_interest_usd=day_volume_usd * _between(*OPEN_INTEREST_DAYS, decades),
@@ -223,3 +230,22 @@ def universe(count: int = LISTED_COUNT) -> list[Listing]:
 def px_per_usd(sz_decimals: int) -> int:
     """How many _px are one dollar."""
     return 10 ** px_decimals(sz_decimals)
+
+
+BUILDER_DEX_BASE, BUILDER_DEX_STEP = 100_000, 10_000
+
+
+def asset_ids(listings: Sequence[Listing]) -> list[int]:
+    """Ids by which clients name markets: the row in the main dex; 100000 + 10000 * dex + row in a builder's dex.
+
+    Dexes count from 1 in the order in which they first appear; the main dex is 0 and comes first (venue rule).
+    """
+    counts: dict[str, int] = {"": 0}
+    places: dict[str, int] = {"": 0}
+    ids = []
+    for listing in listings:
+        dex = places.setdefault(listing.dex, len(places))
+        row = counts.get(listing.dex, 0)
+        counts[listing.dex] = row + 1
+        ids.append(row if dex == 0 else BUILDER_DEX_BASE + BUILDER_DEX_STEP * dex + row)
+    return ids

@@ -123,7 +123,7 @@ class Matching:
 
     def _reject(self, order: Order, text: str, status: str) -> dict:
         self._note(order, status)
-        return {"error": rules.on_asset(text, order.asset)}
+        return {"error": rules.on_asset(text, self.perps[order.asset].asset_id)}
 
     def _finish(self, order: Order, perp: Perp) -> None:
         """After matching: filled, dropped, or resting."""

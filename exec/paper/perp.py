@@ -15,18 +15,20 @@ IMPACT_LEVELS = 100  # levels searched for the impact notional
 
 
 class Perp:
-    """State of one market.  `asset` is its index in the universe, kept by delisted perps, which take no orders.
+    """State of one market: `asset` is its row in this venue, `asset_id` what clients name it by.
 
-    `listing` is replaced when the market is delisted or listed again.
+    A delisted perp keeps both and takes no orders.  `listing` is replaced when the market is delisted or listed again.
     """
 
     __slots__ = (
-        "asset", "coin", "listing", "sz_decimals", "px_per_usd", "max_leverage", "margin", "book", "mark", "mark_px",
-        "oracle_px", "last_px", "funding", "day", "trades", "open_interest_lots", "impact_uusd",
+        "asset", "asset_id", "dex", "coin", "listing", "sz_decimals", "px_per_usd", "max_leverage", "margin", "book",
+        "mark", "mark_px", "oracle_px", "last_px", "funding", "day", "trades", "open_interest_lots", "impact_uusd",
     )  # fmt: skip
 
-    def __init__(self, asset: int, listing):
+    def __init__(self, asset: int, listing, asset_id: int | None = None):
         self.asset = asset
+        self.asset_id = asset if asset_id is None else asset_id
+        self.dex = listing.dex
         self.listing = listing
         self.coin = listing.coin
         self.sz_decimals = listing.sz_decimals

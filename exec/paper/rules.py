@@ -6,7 +6,7 @@ here because no capture of the venue's own was found.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from exec.paper.actions import OrderWire
@@ -44,6 +44,7 @@ MODIFY_TIF = "modify without always-place must be Alo or Gtc"  # unmeasured
 OVER_WEIGHT = f"Signed action over weight limit of {ITEM_LIMIT}."
 EXPIRED = "Action already expired"  # unmeasured
 HALTED = "Trading is halted"
+NOT_OFFERED = "Action is not offered by this venue."  # unmeasured
 UNKNOWN_ASSET = "Unknown asset"  # unmeasured
 INVALID_CLOID = "Invalid cloid"  # unmeasured
 INVALID_LEVERAGE = "Invalid leverage value"
@@ -89,7 +90,7 @@ class RefusedAction(MmjaxError):
 
 @dataclass(slots=True)
 class OrderRequest:
-    """A statically valid order in integers; `is_post_only` is how it matches, `tif` how it is shown."""
+    """A statically valid order in integers: `asset` is the row, `is_post_only` how it matches, `tif` how it shows."""
 
     asset: int
     side: int
@@ -106,9 +107,9 @@ def is_wire_decimal(text: str) -> bool:
     return _DECIMAL.fullmatch(text) is not None and not text.partition(".")[2][_WIRE_DECIMALS:].strip("0")
 
 
-def on_asset(text: str, asset: int) -> str:
+def on_asset(text: str, asset_id: int) -> str:
     """Per-order error text as the live venue sends it."""
-    return f"{text} asset={asset}"
+    return f"{text} asset={asset_id}"
 
 
 def post_only_text(perp: Perp) -> str:
@@ -117,26 +118,26 @@ def post_only_text(perp: Perp) -> str:
     return f"Post only order would have immediately matched, bbo was {bid_px}@{ask_px}."
 
 
-def order_request(wire: OrderWire, perps: Sequence[Perp]) -> OrderRequest:
+def order_request(wire: OrderWire, perps: Mapping[int, Perp]) -> OrderRequest:
     """Parses one order and applies the static rules; raises RefusedBatch or RefusedAction."""
-    asset = wire.a
-    perp = listed(asset, perps)
+    perp = listed(wire.a, perps)
     px, lots = _price(wire.p, perp), _size(wire.s, perp)
     if abs(px - perp.mark_px) * 100 > MAX_DISTANCE_PERCENT * perp.mark_px:
-        raise RefusedBatch(on_asset(TOO_FAR, asset))
+        raise RefusedBatch(on_asset(TOO_FAR, wire.a))
     if px * lots > MAX_NOTIONAL_UUSD:
-        raise RefusedBatch(on_asset(INVALID_SIZE, asset))
+        raise RefusedBatch(on_asset(INVALID_SIZE, wire.a))
     tif = wire.t.limit.tif
-    return OrderRequest(asset, BUY if wire.b else SELL, px, lots, tif, wire.r, cloid(wire.c), tif == "Alo")
+    return OrderRequest(perp.asset, BUY if wire.b else SELL, px, lots, tif, wire.r, cloid(wire.c), tif == "Alo")
 
 
-def listed(asset: int, perps: Sequence[Perp]) -> Perp:
+def listed(asset_id: int, perps: Mapping[int, Perp]) -> Perp:
     """The perp of an asset id; raises RefusedAction if there is none or it no longer trades."""
-    if not 0 <= asset < len(perps):
-        raise RefusedAction(on_asset(UNKNOWN_ASSET, asset))
-    if perps[asset].listing.is_delisted:
+    perp = perps.get(asset_id)
+    if perp is None:
+        raise RefusedAction(on_asset(UNKNOWN_ASSET, asset_id))
+    if perp.listing.is_delisted:
         raise RefusedAction(HALTED)
-    return perps[asset]
+    return perp
 
 
 def cloid(text: str | None) -> str | None:
@@ -156,25 +157,25 @@ def check_item_count(count: int) -> None:
 
 def _price(text: str, perp: Perp) -> int:
     if not is_wire_decimal(text):
-        raise RefusedBatch(on_asset(INVALID_PRICE, perp.asset))
+        raise RefusedBatch(on_asset(INVALID_PRICE, perp.asset_id))
     try:
         px = parse_px(text, perp.sz_decimals)
     except DecimalError as error:
-        raise RefusedBatch(on_asset(TICK, perp.asset)) from error
+        raise RefusedBatch(on_asset(TICK, perp.asset_id)) from error
     if px == 0:
-        raise RefusedBatch(on_asset(INVALID_PRICE, perp.asset))
+        raise RefusedBatch(on_asset(INVALID_PRICE, perp.asset_id))
     if px % tick_px(px, perp.sz_decimals):
-        raise RefusedBatch(on_asset(TICK, perp.asset))
+        raise RefusedBatch(on_asset(TICK, perp.asset_id))
     return px
 
 
 def _size(text: str, perp: Perp) -> int:
     if not is_wire_decimal(text):
-        raise RefusedBatch(on_asset(INVALID_SIZE, perp.asset))
+        raise RefusedBatch(on_asset(INVALID_SIZE, perp.asset_id))
     try:
         lots = parse_lots(text, perp.sz_decimals)
     except DecimalError as error:
-        raise RefusedBatch(on_asset(INVALID_SIZE, perp.asset)) from error
+        raise RefusedBatch(on_asset(INVALID_SIZE, perp.asset_id)) from error
     if lots == 0:
-        raise RefusedBatch(on_asset(ZERO_SIZE, perp.asset))
+        raise RefusedBatch(on_asset(ZERO_SIZE, perp.asset_id))
     return lots

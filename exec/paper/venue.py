@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import orjson
 
-from exec.paper import wire
+from exec.paper import requests
 from exec.paper.events import Block
 from exec.paper.exchange import Exchange, Market
 from exec.paper.gateway import RateLimited
@@ -84,12 +84,12 @@ class PaperVenue:
             return 415, TEXT, b"Expected request with `Content-Type: application/json`"
         try:
             if path == "/info":
-                answer = self.hub.gateway.ask(ip, wire.parse_json(body), self.clock.now_ns())
+                answer = self.hub.gateway.ask(ip, requests.parse_json(body), self.clock.now_ns())
             else:
                 answer = await self._act(ip, body)
-        except wire.NotJson:
+        except requests.NotJson:
             return 400, TEXT, b"Failed to parse the request body as JSON"
-        except wire.Unprocessable:
+        except requests.Unprocessable:
             return 422, TEXT, b"Failed to deserialize the JSON body into the target type"
         except RateLimited:
             return 429, JSON, b"null"
@@ -98,7 +98,7 @@ class PaperVenue:
         return 200, JSON, orjson.dumps(answer)
 
     async def _act(self, ip: str, body: bytes) -> dict:
-        signed = wire.parse_signed(body)
+        signed = requests.parse_signed(body)
         answer: asyncio.Future[dict] = asyncio.get_running_loop().create_future()
 
         def reply(answered: dict) -> None:

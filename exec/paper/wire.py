@@ -1,23 +1,11 @@
-"""The venue's texts: requests parsed into typed, canonical values; facts rendered as the venue writes them.
+"""The venue's texts: facts rendered as the venue writes them.
 
 Everything with a dimension is a decimal string on the wire, with at least one decimal ("83767.0"); times are unix
 milliseconds; side is "B" or "A".  One renderer serves REST answers, websocket posts and pushed frames alike.
 """
 
-import json
-import re
 from collections.abc import Sequence
 
-import msgspec
-
-from exec.paper.actions import (
-    BatchModify,
-    CancelByCloid,
-    Modify,
-    OrderWire,
-    PlaceOrders,
-    SignedAction,
-)
 from exec.paper.events import BUY, Fill, Funding, OrderView, Trade
 from exec.paper.listing import Listing
 from mmjax.units import format_decimal, format_usd, px_decimals
@@ -28,128 +16,6 @@ CACHED_TEXTS = 8192  # decimal strings remembered per market and kind; prices an
 BOOK_LEVELS = 20  # levels per side of a book on the wire
 WHOLE_BOOK = 1 << 30
 
-ADDRESS = re.compile(r"(?:0x)?[0-9a-fA-F]{40}")
-CLOID = re.compile(r"(?:0x)?[0-9a-fA-F]{32}")
-DECIMAL = re.compile(r"(\d{1,40})(?:\.(\d{0,8})0*)?", re.ASCII)
-CANONICAL_DECIMAL = re.compile(r"(?:0|[1-9]\d{0,39})(?:\.\d{0,7}[1-9])?", re.ASCII)
-CANONICAL_CLOID = re.compile(r"0x[0-9a-f]{32}")
-
-_decode_signed = msgspec.json.Decoder(SignedAction).decode
-_convert = msgspec.convert
-
-
-class NotJson(ValueError):
-    """The body is not JSON: the venue answers 400."""
-
-
-class Unprocessable(ValueError):
-    """The body is JSON but not a request the venue knows: it answers 422."""
-
-
-# --- requests -----------------------------------------------------------------------------------------------------
-
-
-def first_value(body: bytes) -> bytes:
-    """The first JSON value in `body`; whatever follows it is ignored, as the venue does.  Raises NotJson."""
-    try:
-        text = body.decode()
-        start = len(text) - len(text.lstrip())
-        return text[start : json.JSONDecoder().raw_decode(text, start)[1]].encode()
-    except (ValueError, RecursionError) as error:
-        raise NotJson(str(error)) from error
-
-
-def parse_json(body: bytes) -> object:
-    """`body` as plain objects; raises NotJson."""
-    try:
-        return msgspec.json.decode(body)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        return msgspec.json.decode(first_value(body))
-    except (ValueError, RecursionError) as error:
-        raise NotJson(str(error)) from error
-
-
-def parse_signed(body: bytes) -> SignedAction:
-    """The /exchange envelope in canonical form; raises NotJson or Unprocessable."""
-    try:
-        return canonical(_decode_signed(body))
-    except (ValueError, RecursionError):
-        pass
-    request = parse_json(body)
-    try:
-        return canonical(_convert(request, SignedAction))
-    except (ValueError, RecursionError) as error:
-        raise Unprocessable(str(error)) from error
-
-
-def canonical(signed: SignedAction) -> SignedAction:
-    """`signed` with the texts that enter its hash rewritten in the venue's form; raises ValueError."""
-    action = signed.action
-    if isinstance(action, PlaceOrders):
-        for order in action.orders:
-            _canonical_order(order)
-        if action.builder is not None:
-            action.builder.b = canonical_address(action.builder.b)
-    elif isinstance(action, BatchModify):
-        for item in action.modifies:
-            item.oid = _canonical_oid(item.oid)
-            _canonical_order(item.order)
-    elif isinstance(action, Modify):
-        action.oid = _canonical_oid(action.oid)
-        _canonical_order(action.order)
-    elif isinstance(action, CancelByCloid):
-        for item in action.cancels:
-            item.cloid = canonical_cloid(item.cloid)
-    if signed.vaultAddress is not None:
-        signed.vaultAddress = canonical_address(signed.vaultAddress)
-    return signed
-
-
-def _canonical_order(order: OrderWire) -> None:
-    order.p, order.s = canonical_decimal(order.p), canonical_decimal(order.s)
-    if order.c is not None:
-        order.c = canonical_cloid(order.c)
-
-
-def _canonical_oid(oid: int | str) -> int | str:
-    return oid if isinstance(oid, int) else canonical_cloid(oid)
-
-
-def canonical_decimal(text: str) -> str:
-    """Shortest form of an unsigned decimal with at most eight significant decimals; raises ValueError."""
-    if CANONICAL_DECIMAL.fullmatch(text):
-        return text
-    match = DECIMAL.fullmatch(text)
-    if match is None:
-        raise ValueError(f"decimal {text[:80]!r}: expected digits with at most one point and eight decimals")
-    whole, fraction = match[1].lstrip("0") or "0", (match[2] or "").rstrip("0")
-    return f"{whole}.{fraction}" if fraction else whole
-
-
-def canonical_cloid(text: str) -> str:
-    """Client id as 0x and 32 lower-case hex digits; raises ValueError."""
-    if CANONICAL_CLOID.fullmatch(text):
-        return text
-    if CLOID.fullmatch(text) is None:
-        raise ValueError(f"cloid {text[:80]!r}: expected 0x and 32 hex digits")
-    return "0x" + text.removeprefix("0x").lower()
-
-
-def canonical_address(text: str) -> str:
-    """Address in lower case with 0x; upper-case hex and a missing 0x are accepted, 0X is not; raises ValueError."""
-    if ADDRESS.fullmatch(text) is None:
-        raise ValueError(f"address {text[:80]!r}: expected 0x and 40 hex digits")
-    return "0x" + text.removeprefix("0x").lower()
-
-
-def refusal(text: str) -> dict:
-    """Answer to an action refused as a whole."""
-    return {"status": "err", "response": text}
-
-
-# --- facts --------------------------------------------------------------------------------------------------------
 
 Depth = Sequence[tuple[int, int, int]]  # (px, lots, order count), best first
 

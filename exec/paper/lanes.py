@@ -1,0 +1,12 @@
+"""The order in which a block executes actions, and what an action becomes when it is admitted."""
+
+from collections.abc import Callable
+from typing import Any
+
+from exec.paper.accounts import Account
+
+POST_ONLY_LANE, CANCEL_LANE, TAKER_LANE = 0, 1, 2  # in this order; what may take comes last (venue rule)
+
+Run = Callable[[], dict]  # executes in the block, returns the answer
+Prepared = tuple[int, Run]  # lane, what to run there
+Handlers = dict[type, Callable[[Account, Any], Prepared]]  # by action; raise RefusedAction or RefusedBatch
