@@ -20,6 +20,7 @@ from exec.budget import Budget
 from exec.ledger import Ledger, OwnFill
 from exec.orders import NS_PER_S, Order, OrderTable
 from exec.queue import QueueTable
+from exec.transfers import TransferKeys, UnknownTransfer, transfer_uusd
 from feeds import events
 from feeds.tape import Tape
 from feeds.universe import DELISTED
@@ -27,7 +28,7 @@ from mmjax.units import UUSD_PER_USD, DecimalError, parse_lots, parse_px
 
 log = logging.getLogger(__name__)
 
-CHANNELS = ("orderUpdates", "userFills", "userFundings", "activeAssetData")
+CHANNELS = ("orderUpdates", "userFills", "userFundings", "userNonFundingLedgerUpdates", "activeAssetData")
 DISAGREEMENTS = 2  # reads in a row that must show the same other position before the venue's wins
 TALLY_WORDS = 100
 DAY_NS = 86_400 * NS_PER_S
@@ -64,6 +65,7 @@ class AccountBook:
         self.room_lots = np.zeros((rows, 2), np.int64)
         self.equity_usd = self.margin_free_usd = 0.0
         self._own_usd = self._own_peak_usd = self._own_start_usd = 0.0  # equity less transfers: now, peak, day
+        self._read_ms, self._peak_before_read_usd = 0, 0.0
         self._day: int | None = None  # since 1970, UTC
         self.is_open = False
         self.on_halt: Callable[[int, str], None] = lambda row, words: None
@@ -75,6 +77,7 @@ class AccountBook:
         self.opened_ms = 0  # funding up to then is in the value at the start
         self._disagreed: dict[int, tuple[int, int]] = {}  # row -> (position read, times in a row)
         self._unreadable: set[int] = set()
+        self._transfers = TransferKeys()
         self._looks_wanted, self._looks_done = 1, 0
 
     # --- events
@@ -95,6 +98,8 @@ class AccountBook:
         elif isinstance(event, events.UserFundings):
             for payment in event.data.fundings:
                 self._on_funding(payment)
+        elif isinstance(event, events.LedgerUpdates):
+            self._on_transfers(event.data)
 
     def on_state(self, connected: bool) -> None:
         """A loss, or an opening: what is missed is not sent again."""
@@ -141,6 +146,17 @@ class AccountBook:
             return
         if paid is not None:
             self.book_funding(*paid)
+
+    def _on_transfers(self, data: events.LedgerUpdatesData) -> None:
+        """Money in and out; what cannot be read leaves the result in doubt, which is said."""
+        for row in self._transfers.fresh(data.nonFundingLedgerUpdates, data.isSnapshot):
+            if row.time <= self.opened_ms:
+                continue  # in the value at the start
+            try:
+                self._book_transfer(transfer_uusd(row.delta, data.user.lower()), row.time)
+            except (UnknownTransfer, DecimalError, KeyError, AttributeError) as failure:
+                if self.faults.note("unreadable ledger row"):
+                    log.warning("a transfer cannot be read and counts as result: %s in %s", failure, row.delta)
 
     def _on_room(self, data: events.ActiveAssetDataData) -> None:
         row = self.markets.row_of.get(data.coin)
@@ -207,6 +223,13 @@ class AccountBook:
         if time_ms > self.opened_ms:
             self.ledger.on_funding(row, uusd, time_ms)
 
+    def _book_transfer(self, uusd: int, time_ms: int) -> None:
+        """Money in or out; a read of the account may have seen it before we were told, and taken it for result."""
+        self.ledger.on_transfer(uusd)
+        if time_ms <= self._read_ms:
+            self._own_usd -= uusd / UUSD_PER_USD
+            self._own_peak_usd = max(self._peak_before_read_usd, self._own_usd)
+
     # --- queue positions
 
     def follow_queue(self, order: Order) -> None:
@@ -270,6 +293,7 @@ class AccountBook:
         self.equity_usd = state.value_uusd / UUSD_PER_USD
         self.margin_free_usd = state.free_uusd / UUSD_PER_USD
         self._own_usd = (state.value_uusd - self.ledger.transfers_uusd) / UUSD_PER_USD
+        self._read_ms, self._peak_before_read_usd = state.time_ms, self._own_peak_usd
         self._own_peak_usd = max(self._own_peak_usd, self._own_usd)
 
     def disagreements(self, state: wire.AccountState) -> list[int]:

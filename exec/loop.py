@@ -49,6 +49,7 @@ from mmjax.step import CompiledStep
 
 log = logging.getLogger(__name__)
 
+ACCOUNT_STREAMS = ("orderUpdates", "userFills", "userFundings", "userNonFundingLedgerUpdates")
 SOCKET_S = 5.0  # patience with the posting socket at the start; then REST does
 START_S, START_AGAIN_S = 60.0, 2.0  # how long a venue that does not answer is asked at the start, and how often
 FINISH_S = 20.0  # how long the way out may take before it is reported as failed
@@ -496,7 +497,7 @@ def market_subscriptions(specs: list[MarketSpec]) -> list[dict[str, Any]]:
 
 def account_subscriptions(specs: list[MarketSpec], user: str) -> list[dict[str, Any]]:
     """What is subscribed to of the account."""
-    wanted = [{"type": kind, "user": user} for kind in ("orderUpdates", "userFills", "userFundings")]
+    wanted = [{"type": kind, "user": user} for kind in ACCOUNT_STREAMS]
     return wanted + [{"type": "activeAssetData", "user": user, "coin": spec.coin} for spec in specs]
 
 

@@ -230,6 +230,22 @@ class UserFundingsData(_Payload):
     isSnapshot: bool = False
 
 
+class LedgerRow(_Payload):
+    """Money that moved other than by trading; what `delta` has besides `type` depends on it."""
+
+    time: int
+    delta: dict[str, Any]
+    hash: str = ""
+
+
+class LedgerUpdatesData(_Payload):
+    """Ledger rows of `user`; the first frame of a subscription is a snapshot."""
+
+    user: str
+    nonFundingLedgerUpdates: list[LedgerRow]
+    isSnapshot: bool = False
+
+
 class Leverage(_Payload):
     """The setting of one market."""
 
@@ -271,6 +287,12 @@ class UserFundings(_Frame, tag="userFundings"):
     """Funding payments of the subscribed account."""
 
     data: UserFundingsData
+
+
+class LedgerUpdates(_Frame, tag="userNonFundingLedgerUpdates"):
+    """Deposits, withdrawals and transfers of the subscribed account."""
+
+    data: LedgerUpdatesData
 
 
 class ActiveAssetData(_Frame, tag="activeAssetData"):

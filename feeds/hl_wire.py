@@ -23,6 +23,7 @@ Event = (
     | events.UserEvents
     | events.UserFills
     | events.UserFundings
+    | events.LedgerUpdates
     | events.ActiveAssetData
     | events.SubscriptionResponse
     | events.Pong

@@ -115,6 +115,42 @@ def test_funding_counts_once_and_only_from_the_start_on():
     assert account.ledger.funding_uusd.tolist() == [0, -250_000] + [0] * 6
 
 
+def deposit(usdc, time_ms=NOW_MS + 1, **more):
+    return {"time": time_ms, "hash": "0x0", "delta": {"type": "deposit", "usdc": usdc} | more}
+
+
+def transfers(account, *rows, snapshot=False):
+    said = {"user": USER, "nonFundingLedgerUpdates": list(rows)} | ({"isSnapshot": True} if snapshot else {})
+    say(account, "userNonFundingLedgerUpdates", said)
+
+
+def test_transfers_count_once_and_only_from_the_start_on():
+    account = book()
+    transfers(account, deposit("1", NOW_MS), deposit("2", NOW_MS - 5), snapshot=True)
+    assert account.ledger.transfers_uusd == 0
+    transfers(account, deposit("5"), deposit("5"))  # two alike in one block are two
+    assert account.ledger.transfers_uusd == 10_000_000
+    transfers(account, deposit("5"), deposit("5"), deposit("1", NOW_MS), deposit("7", NOW_MS + 2), snapshot=True)
+    assert account.ledger.transfers_uusd == 17_000_000  # after a gap only the missed one is new
+
+
+def test_a_deposit_that_a_read_saw_before_we_were_told_raises_no_peak():
+    account = book()
+    account.read_state(wire.AccountState({}, 15_050_000_000, 1, NOW_MS + 2))  # 50 earned, 5000 put in at NOW_MS + 1
+    assert account.day_pnl_usd == 5_050
+    transfers(account, deposit("5000"))
+    assert account.day_pnl_usd == 50 and account.peak_usd == 15_050 and account.drawdown_frac() == 0
+    account.read_state(wire.AccountState({}, 15_040_000_000, 1, NOW_MS + 9))
+    assert account.day_pnl_usd == 40 and account.drawdown_frac() == pytest.approx(10 / 15_050)
+
+
+def test_a_row_that_cannot_be_read_is_said_and_moves_nothing(caplog):
+    account = book()
+    transfers(account, {"time": NOW_MS + 1, "hash": "0x0", "delta": {"type": "newKind", "usdc": "5"}}, deposit("x"))
+    assert account.ledger.transfers_uusd == 0 and account.faults["unreadable ledger row"] == 2
+    assert "newKind" in caplog.text
+
+
 def test_room_is_read_even_before_the_start_and_is_nothing_when_unreadable():
     account = book(is_open=False)
     data = {

@@ -85,6 +85,7 @@ LIQUIDATION = {
     "liquidated_ntl_pos": "1.0",
     "liquidated_account_value": "0.5",
 }
+LEDGER_ROW = {"time": 1731999196516, "hash": "0x09", "delta": {"type": "deposit", "usdc": "2703997.45"}}
 FRAMES = {
     "bbo": ("bbo", {"coin": "BTC", "time": 1757015216253, "bbo": LEVELS}, events.Bbo),
     "one-sided bbo": ("bbo", {"coin": "BTC", "time": 1757015216253, "bbo": [None, LEVELS[1]]}, events.Bbo),
@@ -109,6 +110,11 @@ FRAMES = {
     "user cancel": ("user", {"nonUserCancel": [{"coin": "BTC", "oid": 5}]}, events.UserEvents),
     "user something new": ("user", {"twapHistory": [{"x": 1}]}, events.UserEvents),
     "userFills": ("userFills", {"user": "0x31ca", "fills": [FILL], "isSnapshot": True}, events.UserFills),
+    "userNonFundingLedgerUpdates": (
+        "userNonFundingLedgerUpdates",
+        {"user": "0x31ca", "nonFundingLedgerUpdates": [LEDGER_ROW], "isSnapshot": True},
+        events.LedgerUpdates,
+    ),
     "userFundings": ("userFundings", {"user": "0x31ca", "fundings": [FUNDING]}, events.UserFundings),
     "activeAssetData": ("activeAssetData", ASSET_DATA, events.ActiveAssetData),
     "subscriptionResponse": (
