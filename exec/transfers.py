@@ -24,7 +24,7 @@ def transfer_uusd(delta: dict[str, Any], user: str) -> int:
     Raises UnknownTransfer for a kind it does not know, DecimalError or KeyError for a row it cannot read.
     """
     match delta["type"]:
-        case "deposit" | "vaultDistribution":
+        case "deposit":
             return usd_uusd(delta["usdc"])
         case "withdraw":
             return -usd_uusd(delta["usdc"]) - usd_uusd(delta.get("fee", "0"))
@@ -33,14 +33,21 @@ def transfer_uusd(delta: dict[str, Any], user: str) -> int:
         case "accountClassTransfer":
             return usd_uusd(delta["usdc"]) if delta["toPerp"] else -usd_uusd(delta["usdc"])
         case "vaultCreate" | "vaultDeposit":
-            return -usd_uusd(delta["usdc"]) - usd_uusd(delta.get("fee", "0"))
+            return _into_vault(delta, user, usd_uusd(delta["usdc"]), usd_uusd(delta.get("fee", "0")))
         case "vaultWithdraw":
-            return usd_uusd(delta["netWithdrawnUsd"])
+            return _into_vault(delta, user, -usd_uusd(delta["netWithdrawnUsd"]))
+        case "vaultDistribution":
+            return _into_vault(delta, user, -usd_uusd(delta["usdc"]))
         case "send":
             return _sent(delta, user)
         case "spotTransfer" | "rewardsClaim" | "cStakingTransfer" | "liquidation":
             return 0  # not of the perp account; what a liquidation took is in its fills
     raise UnknownTransfer(f"type {delta['type']!r}")
+
+
+def _into_vault(delta: dict[str, Any], user: str, uusd: int, fee_uusd: int = 0) -> int:
+    """What a vault received, seen by the vault itself or by the depositor, who also pays the fee."""
+    return uusd if delta["vault"].lower() == user else -uusd - fee_uusd
 
 
 def _between(delta: dict[str, Any], user: str, uusd: int) -> int:
