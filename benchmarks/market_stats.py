@@ -30,8 +30,8 @@ _SLACK_BPS = 1e-3  # a level that stands exactly at the reach is within it
 class Tape:
     """One market watched for a while; times in seconds from its start.
 
-    `best_px` [Q, 2] holds from `quote_s` [Q] until the next; `book_px` and `book_usd` are [B, 2, L], best first, NaN and
-    zero where there is no level; a taker order has a sign (+1 bought), a size, and its average and its worst price.
+    `best_px` [Q, 2] holds from `quote_s` [Q] until the next; `book_px` and `book_usd` are [B, 2, L], best first, NaN
+    and zero where there is no level; a taker order has a sign (+1 bought), a size, and its average and its worst price.
     """
 
     length_s: float
@@ -61,7 +61,7 @@ def taker_orders(
 
 
 def recorded(folder: Path, name: str, longest_hole_s: float = 60.0) -> list[Tape]:
-    """The recording `name` (its files are `name`_bbo, _trades and, where there is one, _book) as tapes without holes."""
+    """The recording `name` (its files are `name`_bbo, _trades and perhaps _book) as tapes without holes."""
     quotes, trades = _columns(folder / f"{name}_bbo.parquet"), _columns(folder / f"{name}_trades.parquet")
     book_file = folder / f"{name}_book.parquet"
     books = _columns(book_file) if book_file.exists() else None

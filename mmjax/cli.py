@@ -1,4 +1,4 @@
-"""The command line: the composition root, and the only module of mmjax that may import feeds and exec or do I/O."""
+"""The command line: the composition root; of mmjax only it and `venue_cli` may import feeds and exec or do I/O."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,6 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,7 +32,6 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mmjax"
 USAGE_ERROR, RUN_ERROR = 2, 1
 VENUE, VIRTUAL = "paper", "paper on a virtual clock"  # what is learned at one is believed at no other
 PERPS, UNTRADABLE_PERPS = 64, 16  # listed by the paper venue; delisted or isolated-only among them, at most
-MAX_PERPS = 1024
 
 Markets = Annotated[str | None, typer.Option(help="How many of the most traded, auto:N, or names: BTC,ETH,SOL")]
 Capital = Annotated[float | None, typer.Option("--capital-usd", help="Everything else is derived from this")]
@@ -97,20 +95,63 @@ def paper(
 @app.command()
 def venue(
     port: Annotated[int, typer.Option(help="Loopback port; 0: any free one")] = 3001,
+    fund: Annotated[
+        list[str] | None, typer.Option(help="ADDRESS=USD, may be repeated; accounts new to it only")
+    ] = None,
+    demo_usd: Annotated[str, typer.Option(help="Of a demo account whose key is printed; 0: none")] = "100000",
+    perps: Annotated[int, typer.Option(help="How many perps the synthetic market lists")] = PERPS,
+    builder_dex: Annotated[bool, typer.Option(help="List a builder's dex (HIP-3) as well, ids from 110000")] = True,
+    cadence: Annotated[str, typer.Option(help="Rhythm of the streams: docs, live2025 or live2026")] = "live2026",
+    block_ms: Annotated[float, typer.Option(help="Milliseconds between blocks")] = 100.0,
+    scenario: Annotated[list[str] | None, typer.Option(help="NAME[@START_S][,MARKET], may be repeated")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="NAME=VALUE: a rule of this venue, may be repeated")] = None,
+    state: Annotated[Path | None, typer.Option(help="Go on from this file and keep it up to date")] = None,
     seed: Seed = None,
     tape: Tape = None,
-    perps: Annotated[int, typer.Option(help="How many perps the synthetic market lists")] = PERPS,
     lead_markets: LeadMarkets = None,
     lead_ms: LeadMs = None,
     lead_cut: LeadCut = None,
-    fund: Annotated[list[str] | None, typer.Option(help="ADDRESS=USD, may be repeated")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object when it listens")] = False,
     until_stdin_ends: Annotated[bool, typer.Option("--until-stdin-ends", hidden=True)] = False,
 ) -> None:
     """Runs the paper venue alone, for any client: HTTP and websocket on one loopback port."""
+    from exec.paper.scenarios import parse_cast
+    from mmjax import venue_cli
+
     _log_to_stderr()
-    seed = 1 if seed is None else seed
-    lead = _lead(lead_markets, lead_ms, lead_cut)
-    asyncio.run(_venue(port, seed, tape, perps, _funds(fund or []), lead, until_stdin_ends))
+    options, limits = venue_cli.parse_options(option or [])
+    setup = venue_cli.Setup(
+        port=port,
+        seed=1 if seed is None else seed,
+        tape=tape,
+        perps=perps,
+        builder_dex=builder_dex,
+        cadence=cadence,
+        block_ms=block_ms,
+        lead=_lead(lead_markets, lead_ms, lead_cut),
+        casts=tuple(parse_cast(text) for text in scenario or ()),
+        options=options,
+        limits=limits,
+        funds_uusd=venue_cli.parse_funds(fund or []),
+        demo_uusd=venue_cli.parse_usd("demo_usd", demo_usd),
+        state=state,
+        as_json=as_json,
+        until_stdin_ends=until_stdin_ends,
+    )
+    asyncio.run(venue_cli.run(setup, _out, _stops_on_signals))
+
+
+@app.command()
+def fund(
+    deposits: Annotated[list[str], typer.Argument(help="ADDRESS=USD, one or more")],
+    pid: Annotated[int | None, typer.Option(help="Which running venue, when there are several")] = None,
+) -> None:
+    """Deposits pretended dollars at the venue that runs on this machine, opening accounts as needed."""
+    from mmjax import venue_cli
+
+    _log_to_stderr()
+    for line in asyncio.run(venue_cli.fund(venue_cli.parse_funds(deposits), pid)):
+        _out(line)
 
 
 @app.command()
@@ -263,25 +304,6 @@ def _workplace(journal: Path | None):
         yield Path(folder)
 
 
-def _funds(texts: list[str]) -> dict[str, int]:
-    """ADDRESS=USD to micro-dollars by address."""
-    from mmjax.units import DecimalError, parse_decimal
-
-    funds = {}
-    for text in texts:
-        address, _, usd = text.partition("=")
-        digits = address.lower().removeprefix("0x")
-        if len(digits) != 40 or not all(digit in "0123456789abcdef" for digit in digits):
-            raise ConfigError(f"fund {text!r}: expected ADDRESS=USD with an address of 40 hex digits")
-        try:
-            funds["0x" + digits] = parse_decimal(usd, 6)
-        except DecimalError as error:
-            raise ConfigError(f"fund {text!r}: {error}") from None
-        if funds["0x" + digits] <= 0:
-            raise ConfigError(f"fund {text!r}: give a positive amount")
-    return funds
-
-
 # --- paper trading
 
 
@@ -336,6 +358,7 @@ async def _paper_live(settings: Any, tape: Path | None, folder: Path, show: bool
     arguments += ["--seed", str(settings.run.seed), "--fund", f"{signer.address}={settings.run.capital_usd:.6f}"]
     arguments += ["--perps", str(_listed(settings.run.markets)), "--lead-markets", str(settings.run.lead_markets)]
     arguments += ["--lead-ms", str(settings.run.lead_ms), "--lead-cut", settings.run.lead_cut]
+    arguments += ["--no-builder-dex", "--demo-usd", "0"]
     if tape is not None:
         arguments += ["--tape", str(tape)]
     child = await asyncio.create_subprocess_exec(
@@ -545,48 +568,3 @@ def _bounded(seconds: float, market: Any, clock: Any) -> float:
         return seconds
     remaining_s = market.remaining_s(clock.now_ns())
     return min(seconds or remaining_s, remaining_s)
-
-
-# --- the venue alone
-
-
-async def _venue(
-    port: int, seed: int, tape: Path | None, perps: int, funds_uusd: dict[str, int], lead: Any, until_stdin_ends: bool
-) -> None:
-    from exec.paper.build import build
-    from exec.paper.server import serve
-    from feeds.clock import SystemClock
-
-    clock = SystemClock()
-    if not 1 <= perps <= MAX_PERPS:
-        raise ConfigError(f"perps = {perps}: must be at least 1 and at most {MAX_PERPS}")
-    paper_venue = build(clock, seed, funds_uusd, tape, perps, lead=lead)
-    symbols = paper_venue.lead.symbols if paper_venue.lead is not None else []
-    bound, close = await serve(paper_venue, port)
-    stop = asyncio.Event()
-    remaining_s = _bounded(0.0, paper_venue.market, clock)
-    if until_stdin_ends:
-        _out(json.dumps({"port": bound, "remaining_s": remaining_s, "lead_symbols": symbols}))
-        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stop.set)
-    else:
-        listed = [listing.coin for listing in paper_venue.exchange.listings if not listing.is_delisted]
-        _out(
-            f"paper venue on http://127.0.0.1:{bound} (websocket /ws), {len(listed)} perps, seed {seed}; "
-            f"{len(symbols)} of them led at /lead/stream; Ctrl-C ends it"
-        )
-    with _stops_on_signals(stop):
-        await _until(stop, paper_venue.run())
-    await close()
-    paper_venue.exchange.check_conservation()
-
-
-async def _until(stop: asyncio.Event, work: Coroutine) -> None:
-    """Runs `work` until `stop`; what it raises is raised."""
-    working = asyncio.create_task(work, name="paper venue")
-    stopping = asyncio.create_task(stop.wait(), name="stop")
-    done, _ = await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    for task in (working, stopping):
-        task.cancel()
-    await asyncio.gather(working, stopping, return_exceptions=True)
-    if working in done:
-        working.result()

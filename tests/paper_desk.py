@@ -16,6 +16,7 @@ from exec.paper.actions import (
     PlaceOrders,
     Signature,
     SignedAction,
+    Trigger,
     UpdateLeverage,
 )
 from exec.paper.exchange import Exchange
@@ -77,6 +78,17 @@ class Desk:
             asset, side == 0, format_px(px, sz_decimals), format_lots(lots, sz_decimals), reduce_only,
             OrderType(Limit(tif)), cloid,
         )  # fmt: skip
+
+    def trigger_wire(self, side, px, lots, trigger_px, tpsl="sl", is_market=True, asset=0, **more) -> OrderWire:
+        """One trigger order from integers."""
+        wire = self.wire(side, px, lots, asset=asset, **more)
+        terms = Trigger(is_market, format_px(trigger_px, self.listings[asset].sz_decimals), tpsl)
+        wire.t = OrderType(trigger=terms)
+        return wire
+
+    def batch(self, user, *wires, grouping="na", builder=None) -> list:
+        """Places orders together; returns their statuses."""
+        return self.send(user, PlaceOrders(list(wires), grouping, builder))["response"]["data"]["statuses"]
 
     def order(self, user, side, px, lots, tif="Gtc", **more):
         """Places one order; returns its status."""

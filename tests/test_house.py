@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("mmjax", "feeds", "exec")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for path in FILES}
-FRONT = {"mmjax/cli.py", "mmjax/__main__.py"}
+FRONT = {"mmjax/cli.py", "mmjax/venue_cli.py", "mmjax/__main__.py"}
 CORE = [name for name in TREES if name.startswith("mmjax/") and name not in FRONT]
 
 NO_JAX = (

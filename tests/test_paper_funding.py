@@ -42,6 +42,22 @@ def test_rate_is_the_documented_formula(premium):
     assert abs(Fraction(rate_e10(premium), E10) - hourly) <= Fraction(1, 2 * E10)
 
 
+def test_captured_payments_follow_from_a_price_of_the_grid(captures):
+    """The oracle of an hour is not in the capture, but some price of its grid near the next day's gives each payment.
+
+    ETH's payment can only have been truncated: the one price that gives it would round up away from zero otherwise.
+    """
+    prices = {"BTC": (64_716, 5, 10), "ETH": (1_869, 4, 10), "DYDX": (Decimal("0.1209"), 1, 1)}
+    for row in captures[0]["funding"]:
+        delta = row["delta"]
+        usd, sz_decimals, tick = prices[delta["coin"]]
+        lots = int(Decimal(delta["szi"]).scaleb(sz_decimals))
+        rate, paid_uusd = int(Decimal(delta["fundingRate"]) * E10), int(Decimal(delta["usdc"]).scaleb(6))
+        near_px = int(Decimal(usd).scaleb(6 - sz_decimals)) // tick * tick
+        pxs = range(near_px * 95 // 100 // tick * tick, near_px * 105 // 100, tick if delta["coin"] != "BTC" else 1)
+        assert any(payment_uusd(lots, px, rate) == paid_uusd for px in pxs), delta
+
+
 def test_captured_payments_have_the_direction_and_size_of_the_rate(captures):
     """The oracle of each hour is not in the capture; the price it implies is that hour's within a few percent."""
     prices = {"BTC": (64_716, 5), "ETH": (1_869, 4), "DYDX": (Decimal("0.1209"), 1)}
@@ -55,9 +71,9 @@ def test_captured_payments_have_the_direction_and_size_of_the_rate(captures):
 
 
 @given(st.integers(-(10**9), 10**9), st.integers(1, 10**9), st.integers(-(4 * 10**8), 4 * 10**8))
-def test_payment_is_exact_rounded_down_for_the_receiver(lots, oracle_px, rate):
+def test_payment_is_exact_truncated_towards_zero(lots, oracle_px, rate):
     exact = -Fraction(lots * oracle_px * rate, E10)
-    assert exact - 1 < payment_uusd(lots, oracle_px, rate) <= exact
+    assert payment_uusd(lots, oracle_px, rate) == int(exact)
 
 
 @given(

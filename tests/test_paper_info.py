@@ -1,11 +1,11 @@
-"""Information answers of the paper venue: captured answers are the oracle for shapes, Decimal for sums."""
+"""Information answers of the paper venue: Decimal and plain loops are the oracle.  Shapes: test_paper_shapes."""
 
-import gzip
 import json
+from dataclasses import replace
 from decimal import ROUND_DOWN, Decimal
 
 import pytest
-from exec.paper.requests import Unprocessable
+from paper_scene import BUILT_COIN, Scene, everything
 from paper_stage import (
     AGENT,
     BTC,
@@ -23,10 +23,15 @@ from paper_stage import (
     place,
 )
 
+from exec.paper import wire
+from exec.paper.account_view import merged
+from exec.paper.events import Fill, Funding, LedgerUpdate, OrderView, TriggerTerms
 from exec.paper.gateway import RateLimited
 from exec.paper.info import Internal
 from exec.paper.limits import Limits
+from exec.paper.requests import Unprocessable
 from exec.paper.wire import direction
+from mmjax.units import parse_px
 
 
 @pytest.fixture(scope="module")
@@ -47,132 +52,6 @@ def stage() -> Stage:
     for _ in range(60):
         stage.block()
     return stage
-
-
-# --- shapes against captured answers ------------------------------------------------------------------------------
-
-NEWER = {  # keys that the venue added after some of the captures were made
-    "meta": {"marginTables", "collateralToken", "marginTableId", "onlyIsolated", "marginMode", "isDelisted"},
-    "userRateLimit": {"nRequestsSurplus"},
-    "openOrders": {"origSz", "cloid", "reduceOnly"},
-    "frontendOpenOrders": {"cloid"},
-    "clearinghouseState": {"cumFunding", "time", "crossMaintenanceMarginUsed", "maxLeverage", "rawUsd"},
-    "userFills": {"tid", "feeToken", "twapId", "fee", "cloid"},
-}
-NEWER["metaAndAssetCtxs"], NEWER["userFillsByTime"] = NEWER["meta"], NEWER["userFills"]
-GONE = {  # keys of captures that the venue no longer sends, or of kinds of market and order not offered here
-    "clearinghouseState": {"maxTradeSzs"},
-    "meta": {"growthMode", "lastGrowthModeChangeTime"},
-    "userFills": {"liquidation"},
-}
-GONE["metaAndAssetCtxs"], GONE["userFillsByTime"] = GONE["meta"], GONE["userFills"]
-UNNAMED = ("allMids",)  # keys are coins
-REQUESTS = {
-    "meta": {},
-    "metaAndAssetCtxs": {},
-    "spotMeta": {},
-    "allMids": {},
-    "clearinghouseState": {"user": USER},
-    "spotClearinghouseState": {"user": USER},
-    "openOrders": {"user": USER},
-    "frontendOpenOrders": {"user": USER},
-    "orderStatus": {"user": USER, "oid": CLOID},
-    "historicalOrders": {"user": USER},
-    "userFills": {"user": USER},
-    "userFillsByTime": {"user": USER, "startTime": 0},
-    "userFunding": {"user": USER, "startTime": 0},
-    "fundingHistory": {"coin": "BTC", "startTime": 0},
-    "l2Book": {"coin": "BTC"},
-    "activeAssetData": {"user": USER, "coin": "BTC"},
-    "userRateLimit": {"user": USER},
-    "userRole": {"user": USER},
-    "extraAgents": {"user": USER},
-    "perpDexs": {},
-}
-
-
-def captures(shared) -> list[tuple[str, dict, object]]:
-    """(type, request, response) of every captured answer of a type that is offered here."""
-    pairs = []
-    for path in sorted((shared / "payloads/sdk_cassettes").glob("*.json")):
-        pairs += json.loads(path.read_text())
-    with gzip.open(shared / "payloads/wire/hl_rest_request_response_pairs.jsonl.gz", "rt") as lines:
-        pairs += [json.loads(line) for line in lines]
-    rows = [(pair["request"].get("type"), pair["request"], pair["response"]) for pair in pairs]
-    return [row for row in rows if row[0] in REQUESTS and not row[1].get("dex")]
-
-
-def kinds(value: object, path: str = "") -> dict[str, set[str]]:
-    """Path -> JSON kinds seen there; items of a list share the path segment []."""
-    seen = {path: {_kind(value)}}
-    if isinstance(value, dict):
-        children = list(value.items())
-    else:
-        children = [("[]", item) for item in value] if isinstance(value, list) else []
-    for key, child in children:
-        for child_path, child_kinds in kinds(child, f"{path}/{key}").items():
-            seen.setdefault(child_path, set()).update(child_kinds)
-    return seen
-
-
-def _kind(value: object) -> str:
-    if not isinstance(value, str):
-        return type(value).__name__
-    try:
-        Decimal(value)
-    except ArithmeticError:
-        return "hex" if value.startswith("0x") else "text"
-    return "decimal"
-
-
-def assert_same_shape(kind: str, ours: object, theirs: object) -> None:
-    """Same paths on both sides but for NEWER and GONE keys; below a null or nothing there is nothing to compare."""
-    mine, captured = kinds(ours), kinds(theirs)
-    for have, lack, excused, words in (
-        (mine, captured, NEWER.get(kind, set()), "we send, the venue does not"),
-        (captured, mine, GONE.get(kind, set()), "the venue sends, we do not"),
-    ):
-        for path in have.keys() - lack.keys():
-            nearest = path
-            while nearest not in lack:
-                nearest = nearest.rpartition("/")[0]
-            is_bare = not any(other.startswith(nearest + "/") for other in lack)
-            assert is_bare or excused & set(path.split("/")), f"{kind}: {words}: {path}"
-    for path in mine.keys() & captured.keys():
-        unseen = mine[path] - captured[path] - {"NoneType"}
-        assert not unseen or captured[path] == {"NoneType"}, f"{kind}: {path}: {mine[path]}, captured {captured[path]}"
-
-
-def test_every_captured_answer_has_our_shape(stage, shared):
-    rows = captures(shared)
-    seen = {row[0] for row in rows}
-    assert seen == REQUESTS.keys(), "no capture of some type, or a type was dropped"
-    for kind, _, theirs in rows:
-        asked = dict(REQUESTS[kind])
-        if theirs == {"status": "unknownOid"}:
-            asked["oid"] = 1
-        ours = stage.ask(type=kind, **asked)
-        if kind in UNNAMED:
-            ours, theirs = list(ours.values()), list(theirs.values())
-        if kind == "spotMeta":  # theirs has pairs and hundreds of tokens
-            theirs = {"tokens": theirs["tokens"], "universe": []}
-        if kind == "perpDexs":
-            theirs = theirs[:1]
-        assert_same_shape(kind, ours, theirs)
-
-
-def test_the_shape_check_notices():
-    ours = {"a": "1.0", "b": [{"c": 1}]}
-    for theirs in ({"a": "1.0"}, {"a": 1, "b": [{"c": 1}]}, {"a": "1.0", "b": [{"c": 1, "d": 2}]}, {**ours, "e": {}}):
-        with pytest.raises(AssertionError):
-            assert_same_shape("", ours, theirs)
-
-
-def test_captured_requests_are_understood(shared):
-    """The very bytes clients sent, against a venue that knows none of their users: an answer, never an error."""
-    stage = Stage(limits=Limits(weight_per_min=10**9))
-    for _, request, _ in captures(shared):
-        stage.hub.gateway.ask("127.0.0.1", request, stage.now_ns)
 
 
 # --- markets ------------------------------------------------------------------------------------------------------
@@ -398,6 +277,189 @@ def test_direction_words(start, side, lots, expected):
     assert direction(start, side, lots) == expected
 
 
+# --- fills merged, fees, weights of long answers --------------------------------------------------------------------
+
+
+def naive_merge(fills: list[dict]) -> list[dict]:
+    """Fills of one order in one block as one, oldest first; the price is truncated to the market's decimals."""
+    groups: dict[tuple, list[dict]] = {}
+    for row in fills:
+        groups.setdefault((row["oid"], row["time"], row["crossed"]), []).append(row)
+    merged = []
+    for rows in groups.values():
+        size = sum(Decimal(row["sz"]) for row in rows)
+        worth = sum(Decimal(row["px"]) * Decimal(row["sz"]) for row in rows)
+        places = min(Decimal(row["px"]).as_tuple().exponent for row in rows)
+        merged.append(
+            (rows[0]["oid"], rows[0]["startPosition"], size, worth / size, places,
+             sum(Decimal(row["fee"]) for row in rows), sum(Decimal(row["closedPnl"]) for row in rows))
+        )  # fmt: skip
+    return merged
+
+
+def test_merged_fills_agree_with_naive_merging(stage):
+    fills = stage.ask(type="userFillsByTime", user=USER, startTime=0)
+    ours = stage.ask(type="userFillsByTime", user=USER, startTime=0, aggregateByTime=True)
+    expected = naive_merge(fills)
+    assert len(ours) == len(expected) < len(fills)
+    for row, (oid, start, size, px, _, fee, profit) in zip(ours, expected, strict=True):
+        assert (row["oid"], row["startPosition"]) == (oid, start)
+        assert (Decimal(row["sz"]), Decimal(row["fee"]), Decimal(row["closedPnl"])) == (size, fee, profit)
+        unit = Decimal("0.1") if row["coin"] == "BTC" else Decimal("0.01")  # one _px, or coarser
+        assert 0 <= px - Decimal(row["px"]) < unit
+    assert stage.ask(type="userFills", user=USER, aggregateByTime=True) == ours[::-1]
+    assert stage.ask(type="userFills", user=USER, aggregateByTime=False) == fills[::-1]
+
+
+def test_only_what_one_order_traded_in_one_block_is_merged():
+    """Oldest first here: two orders interleaved in a block, the first of them again in the next, then as a taker."""
+    rows = [(1, 10, False, 7), (2, 10, False, 5), (1, 10, False, 3), (1, 20, False, 1), (1, 20, True, 2)]
+    fills = [
+        Fill(USER, 0, 0, 100 * lots, lots, time_ms, start, lots, oid, None, crossed, lots, start)
+        for start, (oid, time_ms, crossed, lots) in enumerate(rows)
+    ]
+    whole = list(merged(reversed(fills)))[::-1]
+    assert [(own.oid, own.time_ms, own.crossed, own.lots, own.start_lots) for own in whole] == [
+        (1, 10, False, 10, 0), (2, 10, False, 5, 1), (1, 20, False, 1, 3), (1, 20, True, 2, 4)]  # fmt: skip
+    assert (whole[0].px, whole[0].fee_uusd, whole[0].tid) == ((700 * 7 + 300 * 3) // 10, 10, 0)
+
+
+def test_fills_and_payments_are_paged():
+    """At most 2000 fills and 500 lines per answer, oldest first: the last time is where the next page starts."""
+    stage = Stage(limits=Limits(weight_per_min=10**9))
+    account = stage.exchange.account(USER)
+    account.ledger.clear()
+    for number in range(2_500):
+        account.fills.append(Fill(USER, 0, 0, 10, 1, number, 0, 0, number, None, True, 0, number))
+        account.fundings.append(Funding(USER, 0, number, 1, "0.0", number))
+        account.ledger.append(LedgerUpdate(USER, {"type": "deposit", "usdc": str(number)}, number))
+    pages = [
+        [row["time"] for row in stage.ask(type="userFillsByTime", user=USER, **asked)]
+        for asked in ({"startTime": 0}, {"startTime": 1_999}, {"startTime": 0, "endTime": 10})
+    ]
+    assert pages == [list(range(2_000)), list(range(1_999, 2_500)), list(range(11))]
+    assert [row["time"] for row in stage.ask(type="userFills", user=USER)] == list(range(2_499, 499, -1))
+    backwards = stage.ask(type="userFillsByTime", user=USER, startTime=5, reversed=True)
+    assert [row["time"] for row in backwards] == list(range(2_499, 499, -1))
+    for kind in ("userFunding", "userNonFundingLedgerUpdates"):
+        rows = stage.ask(type=kind, user=USER, startTime=100, endTime=None)
+        assert [row["time"] for row in rows] == list(range(100, 600))
+        assert len(stage.ask(type=kind, user=USER)) == 500
+
+
+def test_fees_are_the_published_schedule(stage):
+    fees = stage.ask(type="userFees", user=USER)
+    schedule = fees["feeSchedule"]
+    assert (schedule["cross"], schedule["add"], schedule["referralDiscount"]) == ("0.00045", "0.00015", "0.04")
+    assert [(row["ntlCutoff"], row["cross"], row["add"]) for row in schedule["tiers"]["vip"]] == [
+        ("5000000.0", "0.0004", "0.00012"), ("25000000.0", "0.00035", "0.00008"), ("100000000.0", "0.0003", "0.00004"),
+        ("500000000.0", "0.00028", "0.0"), ("2000000000.0", "0.00026", "0.0"), ("7000000000.0", "0.00024", "0.0"),
+    ]  # fmt: skip
+    assert [(row["makerFractionCutoff"], row["add"]) for row in schedule["tiers"]["mm"]] == [
+        ("0.005", "-0.00001"), ("0.015", "-0.00002"), ("0.03", "-0.00003")]  # fmt: skip
+    assert [row["discount"] for row in schedule["stakingDiscountTiers"]] == [
+        "0.0", "0.05", "0.1", "0.15", "0.2", "0.3", "0.4"]  # fmt: skip
+    assert schedule["stakingDiscountTiers"][1]["bpsOfMaxSupply"] == "0.0001", "10 HYPE of a billion"
+    assert (fees["userCrossRate"], fees["userAddRate"]) == ("0.00045", "0.00015")
+    days = fees["dailyUserVlm"]
+    assert [row["date"] for row in days] == sorted(row["date"] for row in days) and len(days) == 15
+    volume = sum(Decimal(row["px"]) * Decimal(row["sz"]) for row in stage.ask(type="userFills", user=USER))
+    assert Decimal(days[-1]["userCross"]) + Decimal(days[-1]["userAdd"]) == volume
+
+
+def test_rates_follow_tier_and_staking():
+    stage = Stage()
+    account, day = stage.exchange.account(USER), stage.exchange.now_ms // 86_400_000
+    account.staking_discount_ppm = 100_000
+    account.daily_uusd[day - 1] = [0, 30_000_000 * 10**6]
+    fees = stage.ask(type="userFees", user=USER)
+    assert (fees["userCrossRate"], fees["userAddRate"]) == ("0.000315", "0.000072"), "0.035 % and 0.008 %, less a tenth"
+    assert fees["activeStakingDiscount"] == {"bpsOfMaxSupply": "0.001", "discount": "0.1"}
+    assert fees["dailyUserVlm"][-2]["userCross"] == "30000000.0"
+
+
+# --- triggers on the wire -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("side", "tpsl", "is_market", "condition", "kind"),
+    [(1, "tp", True, "Price above 4400", "Take Profit Market"), (1, "sl", True, "Price below 4400", "Stop Market"),
+     (0, "tp", False, "Price below 4400", "Take Profit Limit"), (0, "sl", False, "Price above 4400", "Stop Limit")],
+)  # fmt: skip
+def test_a_trigger_says_what_it_waits_for(side, tpsl, is_market, condition, kind):
+    """As captured: "Price above 2200" beside "2200.0"; a seller's take profit and a buyer's stop wait above."""
+    market = wire.MarketText(1, LISTINGS[ETH])
+    px = parse_px("4400", 4)
+    view = OrderView(1, side, px, 10_000, 10_000, 7, None, None, True, 1, TriggerTerms(px, is_market, tpsl))
+    shown = wire.frontend_order(market, view)
+    assert (shown["triggerCondition"], shown["orderType"]) == (condition, kind)
+    assert (shown["isTrigger"], shown["triggerPx"], shown["tif"]) == (True, "4400.0", None)
+    assert not {"isTrigger", "triggerPx", "triggerCondition", "orderType"} & wire.order(market, view).keys()
+    parent = wire.frontend_order(market, replace(view, trigger=None, tif="Gtc", children=(view,)))
+    assert parent["children"] == [shown] and parent["triggerCondition"] == "N/A" and parent["orderType"] == "Limit"
+    assert (parent["isTrigger"], parent["triggerPx"], parent["tif"]) == (False, "0.0", "Gtc")
+
+
+# --- a builder's dex ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    """A venue with a builder's dex, where the trader holds a position in both."""
+    return everything()
+
+
+def test_each_dex_tells_of_its_own_markets(scene):
+    main, built = (scene.ask(type="meta", dex=dex)["universe"] for dex in ("", "mmx"))
+    assert [row["name"] for row in main] == [listed.coin for listed in LISTINGS]
+    assert all(row["name"].startswith("mmx:") and row["onlyIsolated"] for row in built)
+    assert scene.ask(type="allPerpMetas") == [scene.ask(type="meta", dex=dex) for dex in ("", "mmx")]
+    assert scene.ask(type="allMids").keys() == {row["name"] for row in main}
+    assert scene.ask(type="allMids", dex="mmx").keys() == {row["name"] for row in built}
+    assert len(scene.ask(type="metaAndAssetCtxs", dex="mmx")[1]) == len(built)
+    nothing, dex = scene.ask(type="perpDexs")
+    assert nothing is None and dex["name"] == "mmx"
+    assert [coin for coin, _ in dex["assetToStreamingOiCap"]] == [row["name"] for row in built]
+    assert scene.ask(type="l2Book", coin=BUILT_COIN)["coin"] == BUILT_COIN
+    assert scene.ask(type="recentTrades", coin=BUILT_COIN) != []
+    for kind in ("openOrders", "frontendOpenOrders"):
+        assert {row["coin"] for row in scene.ask(type=kind, user=USER, dex="mmx")} == {BUILT_COIN}
+        assert BUILT_COIN not in {row["coin"] for row in scene.ask(type=kind, user=USER)}
+
+
+def test_dexes_share_an_account_without_rest(scene):
+    """Identities of the sheet hold in each dex, and together they are the whole account."""
+    states = [scene.ask(type="clearinghouseState", user=USER, dex=dex) for dex in (None, "mmx")]
+    assert [row["position"]["coin"] for row in states[1]["assetPositions"]] == [BUILT_COIN]
+    for state, dex in zip(states, (None, "mmx"), strict=True):
+        meta, contexts = scene.ask(type="metaAndAssetCtxs", dex=dex)
+        mark = {row["name"]: Decimal(ctx["markPx"]) for row, ctx in zip(meta["universe"], contexts, strict=True)}
+        total = {key: Decimal(text) for key, text in state["marginSummary"].items()}
+        positions = [row["position"] for row in state["assetPositions"]]
+        worth = sum(Decimal(row["szi"]) * mark[row["coin"]] for row in positions)
+        assert total["accountValue"] == total["totalRawUsd"] + worth
+        assert total["totalNtlPos"] == sum(Decimal(row["positionValue"]) for row in positions)
+    summary = scene.exchange.margin_of(USER)
+    values = [Decimal(state["marginSummary"]["accountValue"]) for state in states]
+    assert sum(values) == Decimal(summary.total_value_uusd) / 10**6
+    assert set(states[1]["crossMarginSummary"].values()) == {"0.0"} and states[1]["withdrawable"] == "0.0"
+    assert scene.ask(type="perpDexStatus", dex="mmx")["totalNetDeposit"] == states[1]["marginSummary"]["accountValue"]
+
+
+@pytest.mark.parametrize("kind", ["meta", "metaAndAssetCtxs", "allMids", "clearinghouseState", "openOrders",
+                                  "frontendOpenOrders", "perpDexLimits", "perpDexStatus"])  # fmt: skip
+def test_an_unknown_dex_is_a_server_error(scene, kind):
+    with pytest.raises(Internal):
+        scene.ask(type=kind, user=USER, dex="xyz")
+
+
+def test_roles(scene):
+    sub = scene.ask(type="subAccounts", user=USER)[0]["subAccountUser"]
+    vault = scene.ask(type="leadingVaults", user=OTHER)[0]["address"]
+    assert scene.ask(type="userRole", user=sub) == {"role": "subAccount", "data": {"master": USER}}
+    assert scene.ask(type="userRole", user=vault) == {"role": "vault"}
+
+
 # --- requests that are not served ---------------------------------------------------------------------------------
 
 
@@ -429,12 +491,18 @@ def test_other_dexes_are_a_server_error(stage):
     ({"type": "clearinghouseState", "user": USER}, 2), ({"type": "orderStatus", "user": USER, "oid": 1}, 2),
     ({"type": "userRole", "user": USER}, 60), ({"type": "meta"}, 20), ({"type": "openOrders", "user": USER}, 20),
     ({"type": "userFills", "user": USER}, 22),
+    ({"type": "userFillsByTime", "user": USER, "startTime": 0}, 22), ({"type": "historicalOrders", "user": USER}, 22),
+    ({"type": "recentTrades", "coin": "ETH"}, 21), ({"type": "spotClearinghouseState", "user": USER}, 2),
+    ({"type": "userFees", "user": USER}, 20), ({"type": "candleSnapshot", "req": {"coin": "ETH", "interval": "1m",
+      "startTime": 0}}, 22),
 ], ids=str)  # fmt: skip
 def test_weights(request_, weight):
     """As published: base by type, plus one per twenty rows where the type says so (here 40 fills)."""
     stage = Stage(limits=Limits(weight_per_min=1000))
     for _ in range(40):
         stage.act(place(order(ETH, True, "4301", "0.01", "Ioc")))
+    stage.now_ns += 119 * 60_000_000_000  # 120 candles of a minute
+    stage.block()
     bucket = stage.hub.gateway.peer("127.0.0.1", stage.now_ns).weight
     bucket.refill(stage.now_ns)
     before = bucket.level

@@ -6,7 +6,18 @@ from decimal import Decimal
 
 import pytest
 
-from exec.paper.listing import MARGIN_TABLES, known_listing, margin_tiers, px_per_usd, universe
+from exec.paper.listing import (
+    BUILDER_DEX,
+    IMPLICIT_TABLES_BELOW,
+    MARGIN_TABLES,
+    asset_ids,
+    dex_named,
+    known_listing,
+    margin_tiers,
+    px_per_usd,
+    universe,
+)
+from exec.paper.oracle import capped_push
 from mmjax.errors import UniverseError
 
 
@@ -102,3 +113,37 @@ def test_margin_tables_below_fifty_are_single_tiers():
 def test_known_listing_finds_a_coin_of_the_universe():
     assert known_listing("ETH") == universe()[1]
     assert known_listing("NOSUCH") is None
+
+
+def test_a_builders_dex_follows_the_main_one():
+    listings = universe(20, builder_dex=True)
+    assert listings[:20] == universe(20), "the main dex is the same with it and without"
+    ours = listings[20:]
+    assert asset_ids(listings) == [*range(20), *range(110_000, 110_000 + len(ours))] and 3 <= len(ours) <= 4
+    for x in ours:
+        assert x.dex == "mmx" and x.coin.startswith("mmx:") and x.only_isolated and not x.is_delisted
+        assert x.margin_table_id < IMPLICIT_TABLES_BELOW and x.tiers == ((0, x.margin_table_id),)
+        assert 10_000 <= x.start_px < 10_000_000 and x.trades_per_s > 0.02
+        assert x.start_px % 10 ** max(0, len(str(x.start_px)) - 5) == 0, "five figures"
+
+
+def test_a_dex_has_a_deployer():
+    assert dex_named("mmx") is BUILDER_DEX and dex_named("abc").name == "abc"
+    assert len(BUILDER_DEX.deployer) == 42 and int(BUILDER_DEX.deployer, 16)
+
+
+@pytest.mark.parametrize(
+    ("before_px", "px", "after_px"),
+    [
+        (10_000, 10_050, 10_050),
+        (10_000, 10_100, 10_100),
+        (10_000, 10_101, 10_100),
+        (10_000, 20_000, 10_100),
+        (10_000, 9_899, 9_900),
+        (10_000, 1, 9_900),
+        (10_099, 20_000, 10_199),
+        (50, 90, 50),
+    ],
+)
+def test_a_push_moves_an_oracle_by_one_percent_at_most(before_px, px, after_px):
+    assert capped_push(before_px, px) == after_px

@@ -8,9 +8,10 @@ import pytest
 from paper_desk import ALICE, BOB, CAROL, USD, Desk, perp
 from paper_reference import HOUSE, SlowVenue
 
-from exec.paper.actions import PlaceOrders
+from exec.paper.actions import Builder, PlaceOrders
 from exec.paper.clearing import HOUSE_MAKER, HOUSE_NOISE, trade_id
-from exec.paper.events import BUY, SELL
+from exec.paper.events import BUY, SELL, Liquidation
+from exec.paper.exchange import Options
 
 USERS = (ALICE, BOB, CAROL)
 PX = 10_000
@@ -376,3 +377,216 @@ def test_trade_id_is_fifty_bits_and_depends_on_both_orders():
     ids = {trade_id(buyer, seller) for buyer in range(500, 600) for seller in range(500, 600)}
     assert len(ids) == 100 * 100 and max(ids) < 2**50
     assert max(ids) > 2**49
+
+
+# bounds on orders
+
+
+@pytest.mark.parametrize(
+    ("tif", "limit_usd"), [("Gtc", 150_000_000), ("Ioc", 150_000_000), ("FrontendMarket", 15_000_000)]
+)
+def test_largest_order(desk, tif, limit_usd):
+    desk.exchange.deposit(ALICE, 10**16)
+    lots = limit_usd * 100
+    refused = {"error": "Order value is above the maximum of this market. asset=0"}
+    assert desk.order(ALICE, BUY, PX, lots, tif) != refused
+    assert desk.order(ALICE, BUY, PX, lots + 1, tif) == refused
+    assert desk.exchange.order_history(ALICE)[-1][1] == "rejected"
+
+
+def test_whether_ioc_is_bounded_as_a_market_order_is_an_option():
+    desk = Desk([perp(start_px=PX)], Options(ioc_is_market=True))
+    desk.exchange.deposit(ALICE, 10**16)
+    assert "maximum" in desk.order(ALICE, BUY, PX, 1_500_000_001, "Ioc")["error"]
+    assert "maximum" not in desk.order(ALICE, BUY, PX, 1_500_000_000, "Ioc")["error"]
+
+
+@pytest.mark.parametrize(
+    ("px", "fine"), [(PX + 1_000, True), (PX + 1_001, False), (PX - 1_000, True), (PX - 1_001, False)]
+)
+def test_distance_from_the_oracle_is_an_option(px, fine):
+    desk = Desk([perp(start_px=PX)], Options(oracle_distance_percent=10))
+    desk.exchange.deposit(ALICE, 10**12)
+    status = desk.order(ALICE, BUY, px, LOTS)
+    assert ("resting" in status) == fine
+    if not fine:
+        assert status == {"error": "Price too far from oracle asset=0"}
+        assert desk.exchange.order_history(ALICE)[-1][1] == "oracleRejected"
+
+
+# open interest cap
+
+
+@pytest.fixture
+def capped(desk):
+    """ALICE is long, BOB short 10000 lots; open interest is at its cap."""
+    desk.rest(BOB, SELL, PX, 10_000)
+    assert "filled" in desk.order(ALICE, BUY, PX, 10_000, "Ioc")
+    desk.exchange.perps[0].open_interest_cap_uusd = 10_000 * PX
+    return desk
+
+
+@pytest.mark.parametrize(
+    ("user", "side", "lots", "px", "word"),
+    [
+        (ALICE, BUY, LOTS, PX, "positionIncreaseAtOpenInterestCapRejected"),
+        (CAROL, SELL, LOTS, PX, "positionIncreaseAtOpenInterestCapRejected"),
+        (ALICE, SELL, 10_001, PX, "positionFlipAtOpenInterestCapRejected"),
+        (ALICE, SELL, 10_000, PX - 101, "tooAggressiveAtOpenInterestCapRejected"),
+        (BOB, BUY, 10_000, PX + 101, "tooAggressiveAtOpenInterestCapRejected"),
+        (ALICE, SELL, 10_000, PX - 100, "open"),
+        (BOB, BUY, 10_000, PX + 100, "open"),
+    ],
+)
+def test_at_the_cap_positions_only_shrink(capped, user, side, lots, px, word):
+    texts = {
+        "posi": "Order would increase open interest while open interest is capped asset=0",
+        "tooA": "Order rejected due to price more aggressive than oracle while at open interest cap asset=0",
+    }
+    status = capped.order(user, side, px, lots)
+    assert capped.exchange.order_history(user)[-1][1] == word
+    assert status.get("error") == texts.get(word[:4])
+
+
+def test_below_the_cap_nothing_changes(capped):
+    capped.exchange.perps[0].open_interest_cap_uusd += 1
+    assert "resting" in capped.order(CAROL, SELL, PX, LOTS)
+
+
+def test_resting_orders_that_would_open_at_the_cap_are_cancelled_when_hit(desk):
+    opening = desk.rest(CAROL, BUY, PX, LOTS)
+    desk.rest(BOB, SELL, PX + 5, 10_000)
+    desk.order(ALICE, BUY, PX + 5, 10_000, "Ioc")
+    closing = desk.rest(BOB, BUY, PX, LOTS)
+    desk.exchange.perps[0].open_interest_cap_uusd = 1
+    assert "filled" in desk.order(ALICE, SELL, PX, LOTS, "Ioc")
+    assert desk.status_word(CAROL, opening) == "openInterestCapCanceled"
+    assert desk.status_word(BOB, closing) == "filled"
+
+
+# builders
+
+BUILDER = "0x" + "b" * 39 + "1"
+
+
+@pytest.mark.parametrize(("approved", "fee", "fine"), [(0, 1, False), (9, 10, False), (10, 10, True), (0, 0, True)])
+def test_a_builder_needs_approval_per_order(desk, approved, fee, fine):
+    desk.exchange.account(ALICE).builder_fees[BUILDER] = approved
+    statuses = desk.batch(ALICE, *[desk.wire(BUY, PX - k, LOTS) for k in range(2)], builder=Builder(BUILDER, fee))
+    expected = {"error": "Builder fee has not been approved asset=0"}
+    assert [status == expected for status in statuses] == [not fine] * 2
+    orders = desk.exchange.account(ALICE).orders.values()
+    assert [order.builder for order in orders] == ([(BUILDER, fee) if fee else None] * 2 if fine else [])
+
+
+def test_an_unapproved_builder_is_ignored_where_none_needs_approval():
+    desk = Desk([perp(start_px=PX)], Options(builder_needs_approval=False))
+    desk.exchange.deposit(ALICE, 10**12)
+    assert "resting" in desk.batch(ALICE, desk.wire(BUY, PX, LOTS), builder=Builder(BUILDER, 10))[0]
+    (order,) = desk.exchange.account(ALICE).orders.values()
+    assert order.builder is None
+
+
+def test_the_master_approves_for_its_accounts(desk):
+    desk.exchange.account(BOB).master = desk.exchange.account(ALICE)
+    desk.exchange.account(ALICE).builder_fees[BUILDER] = 10
+    assert "resting" in desk.batch(BOB, desk.wire(BUY, PX, LOTS), builder=Builder(BUILDER, 10))[0]
+
+
+# kin
+
+
+@pytest.mark.parametrize(("across", "word"), [(False, "filled"), (True, "selfTradeCanceled")])
+def test_whether_accounts_of_one_master_trade_with_each_other_is_an_option(across, word):
+    desk = Desk([perp(start_px=PX)], Options(stp_across_subs=across))
+    for user in USERS:
+        desk.exchange.deposit(user, 10**12)
+    for user in (BOB, CAROL):
+        desk.exchange.account(user).master = desk.exchange.account(ALICE)
+    oids = {}
+    for maker, taker in ((BOB, CAROL), (ALICE, CAROL), (CAROL, ALICE)):
+        oid = desk.rest(maker, SELL, PX, LOTS)
+        desk.order(taker, BUY, PX, LOTS, "Ioc")
+        oids[maker, taker] = desk.status_word(maker, oid)
+    assert set(oids.values()) == {word}
+    oid = desk.rest(BOB, SELL, PX, LOTS)
+    desk.exchange.background_set(0, BUY, PX, LOTS)
+    assert desk.status_word(BOB, oid) == "filled"
+
+
+# the venue stops
+
+
+def test_a_halted_venue_refuses_orders_and_takes_cancels(desk):
+    oid = desk.rest(ALICE, SELL, PX, LOTS)
+    desk.exchange.background_set(0, BUY, PX - 5, LOTS)
+    desk.exchange.matching.is_halted = True
+    halted = {"status": "err", "response": "Trading is halted"}
+    assert desk.send(ALICE, PlaceOrders([desk.wire(BUY, PX, LOTS)], "na")) == halted
+    assert desk.modify(ALICE, oid, desk.wire(SELL, PX + 1, LOTS), True) == halted
+    desk.exchange.background_set(0, BUY, PX, LOTS)
+    assert desk.exchange.background_take(0, BUY, LOTS, PX, HOUSE_NOISE) == 0
+    assert not desk.block().trades and desk.exchange.depth(0, BUY, 5) == [(PX - 5, LOTS, 1)]
+    assert desk.cancel(ALICE, oid) == "success"
+
+
+def test_orders_admitted_before_the_halt_are_refused_in_their_block(desk):
+    answers = desk.queue(ALICE, PlaceOrders([desk.wire(BUY, PX, LOTS)], "na"))
+    desk.exchange.matching.is_halted = True
+    desk.block()
+    assert answers[0]["response"]["data"]["statuses"] == [{"error": "Trading is halted asset=0"}]
+
+
+def test_after_an_upgrade_only_post_only_orders_are_accepted_for_a_while(desk):
+    oid = desk.rest(ALICE, SELL, PX, LOTS)
+    desk.exchange.matching.post_only_until_ms = desk.now_ms + 1_000
+    refused = "Only post-only orders allowed immediately after a network upgrade asset=0"
+    for tif in ("Gtc", "Ioc", "FrontendMarket"):
+        assert desk.order(BOB, BUY, PX, LOTS, tif) == {"error": refused}
+    assert "resting" in desk.order(BOB, BUY, PX - 1, LOTS, "Alo")
+    desk.exchange.background_set(0, BUY, PX, LOTS)
+    assert desk.exchange.background_take(0, BUY, LOTS, PX, HOUSE_NOISE) == 0
+    assert desk.exchange.depth(0, BUY, 5) == [(PX - 1, LOTS, 1)]
+    assert desk.status_word(ALICE, oid) == "open" and not desk.blocks[-1].trades
+    desk.block(1_000_000_000)
+    assert "filled" in desk.order(BOB, BUY, PX, LOTS)
+
+
+# batches
+
+
+def test_a_batch_fails_by_index(desk):
+    desk.exchange.background_set(0, SELL, PX, 1_500)
+    statuses = desk.batch(
+        ALICE,
+        desk.wire(BUY, PX - 1, LOTS),
+        desk.wire(BUY, PX - 1, LOTS, "Ioc"),
+        desk.wire(SELL, PX + 1, LOTS, reduce_only=True),
+        desk.wire(BUY, PX, LOTS),
+        desk.wire(BUY, PX, LOTS, "Alo"),
+    )
+    assert [next(iter(status)) for status in statuses] == ["resting", "error", "error", "filled", "resting"]
+
+
+# forced orders
+
+
+def test_a_forced_order_closes_what_it_can_and_says_so(desk):
+    trade_against_house(desk, ALICE, BUY, 5_000)
+    own = desk.rest(ALICE, BUY, PX - 1, LOTS)
+    follower = desk.rest(ALICE, SELL, PX + 50, 5_000, reduce_only=True)
+    desk.exchange.background_set(0, BUY, PX - 2, 1_000)
+    desk.exchange.background_set(0, BUY, PX - 9, 9_000)
+    account, why = desk.exchange.account(ALICE), Liquidation(ALICE, PX, "market")
+    market = desk.exchange.perps[0]
+    done = desk.exchange.matching.force(account, market, SELL, 5_000, PX - 5, why, "Liquidated Cross Long")
+    assert done == (1_000, 1_000 * (PX - 2))
+    block = desk.block()
+    (fill,) = block.fills
+    assert (fill.user, fill.side, fill.lots, fill.crossed) == (ALICE, SELL, 1_000, True)
+    assert (fill.liquidation, fill.direction) == (why, "Liquidated Cross Long")
+    order, word, _ = desk.exchange.order_status(ALICE, fill.oid)
+    assert (order.tif, order.reduce_only, word) == ("LiquidationMarket", True, "canceled")
+    assert desk.status_word(ALICE, own) == "selfTradeCanceled"
+    assert desk.exchange.order_status(ALICE, follower)[0].lots == 4_000
+    assert desk.exchange.matching.force(account, market, SELL, 500, PX - 9, why, None) == (500, 500 * (PX - 9))

@@ -199,7 +199,7 @@ def check_texts(rng: random.Random, count: int) -> int:
         sz_decimals = rng.randrange(7)
         market = GRIDS[sz_decimals][0]
         px_text, sz_text = decimal_text(rng), decimal_text(rng)
-        px, lots = parsed(rules._price, px_text, market), parsed(rules._size, sz_text, market)
+        px, lots = parsed(rules._price, px_text, market), parsed(rules.size, sz_text, market)
         assert px == grid_verdict(px_text, sz_decimals), (px_text, sz_decimals)
         assert lots == size_verdict(sz_text, sz_decimals), (sz_text, sz_decimals)
         if isinstance(px, int) and isinstance(lots, int):

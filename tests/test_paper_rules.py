@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from paper_desk import perp
 
 from exec.paper import rules
-from exec.paper.actions import Limit, OrderType, OrderWire
+from exec.paper.actions import Builder, Limit, OrderType, OrderWire, PlaceOrders, Trigger
+from exec.paper.events import TriggerTerms
 from exec.paper.perp import Perp
 
 DIGITS = st.integers(1, 999_999_999)
@@ -143,6 +144,66 @@ def test_request_carries_what_was_asked():
     assert request.reduce_only and request.is_post_only and request.cloid == "0x" + "ab" * 16
 
 
+@pytest.mark.parametrize(("is_market", "tif"), [(True, None), (False, "Gtc")])
+def test_trigger_request(is_market, tif):
+    order = wire("0.01", "2000")
+    order.t = OrderType(trigger=Trigger(is_market, "0.0099", "tp"))
+    request = rules.order_request(order, market(0))
+    assert (request.tif, request.is_post_only) == (tif, False)
+    assert request.trigger == TriggerTerms(9_900, is_market, "tp")
+
+
+@pytest.mark.parametrize(
+    ("px", "text"),
+    [
+        ("0.00990001", "Price must be divisible by tick size. asset=0"),
+        ("0", "Order has invalid price. asset=0"),
+        ("-1", "Order has invalid price. asset=0"),
+        ("abc", "Order has invalid price. asset=0"),
+    ],
+)
+def test_trigger_price_is_on_the_grid(px, text):
+    order = wire("0.01", "2000")
+    order.t = OrderType(trigger=Trigger(True, px, "tp"))
+    with pytest.raises(rules.RefusedBatch) as error:
+        rules.order_request(order, market(0))
+    assert str(error.value) == text
+
+
+def test_size_zero_is_for_the_triggers_of_a_position():
+    order = wire("0.01", "0")
+    order.t = OrderType(trigger=Trigger(True, "0.0099", "sl"))
+    (request,) = rules.order_requests(PlaceOrders([order], "positionTpsl"), market(0))
+    assert request.lots == 0 and request.is_position_tpsl and request.reduce_only
+    with pytest.raises(rules.RefusedBatch, match="zero size"):
+        rules.order_requests(PlaceOrders([order], "na"), market(0))
+
+
+def test_an_empty_batch_is_refused():
+    with pytest.raises(rules.RefusedBatch) as error:
+        rules.order_requests(PlaceOrders([], "na"), market(0))
+    assert str(error.value) == "Orders are empty."
+
+
+@pytest.mark.parametrize(("fee", "named"), [(0, None), (1, ("0xab", 1)), (100, ("0xab", 100))])
+def test_builder_is_named_in_every_order(fee, named):
+    action = PlaceOrders([wire("0.01"), wire("0.01")], "na", Builder("0xAB", fee))
+    assert [request.builder for request in rules.order_requests(action, market(0))] == [named] * 2
+
+
+def test_builder_fee_is_at_most_ten_basis_points():
+    with pytest.raises(rules.RefusedAction):
+        rules.order_requests(PlaceOrders([wire("0.01")], "na", Builder("0xab", 101)), market(0))
+
+
+@pytest.mark.parametrize(  # venue documentation
+    ("max_leverage", "millions"), [(50, 15), (25, 15), (24, 5), (20, 5), (19, 2), (10, 2), (9, 0.5), (3, 0.5)]
+)
+def test_largest_order_by_leverage(max_leverage, millions):
+    perp_of = Perp(0, perp(tiers=((0, max_leverage),)))
+    assert perp_of.max_order_uusd == (millions * 10**13, millions * 10**12)
+
+
 @pytest.mark.parametrize(("count", "fine"), [(200, True), (201, False)])
 def test_items_per_action(count, fine):
     if fine:
@@ -157,6 +218,8 @@ def test_every_execution_refusal_has_a_status_word_of_the_venue():
     known = {
         "rejected", "tickRejected", "minTradeNtlRejected", "perpMarginRejected", "reduceOnlyRejected",
         "badAloPxRejected", "iocCancelRejected", "marketOrderNoLiquidityRejected", "perpMaxPositionRejected",
-        "tooManyOpenOrdersRejected",
+        "tooManyOpenOrdersRejected", "badTriggerPxRejected", "oracleRejected",
+        "positionIncreaseAtOpenInterestCapRejected", "positionFlipAtOpenInterestCapRejected",
+        "tooAggressiveAtOpenInterestCapRejected",
     }  # fmt: skip
-    assert {*rules.REJECTED.values(), rules.BAD_ALO} <= known
+    assert {*rules.REJECTED.values(), rules.BAD_ALO, rules.OI_INCREASE, rules.OI_FLIP} <= known

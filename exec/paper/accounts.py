@@ -25,12 +25,13 @@ class Position:
     """One account in one market: signed `lots`, the notional they cost `entry_uusd` (never negative), margin settings.
 
     Kept while flat, for the leverage setting.  `order_lots`, `order_uusd` [S] total the resting orders that may open.
-    The last three fields cache margin at the current mark; see `Clearing.refresh`.
+    The last four fields cache margin at the current mark; see `Clearing.refresh`.
     """
 
     __slots__ = (
         "asset", "lots", "entry_uusd", "leverage", "is_cross", "raw_uusd", "funding_all_uusd", "funding_open_uusd",
         "funding_change_uusd", "order_lots", "order_uusd", "value_uusd", "used_uusd", "reserved_uusd",
+        "maintenance_uusd",
     )  # fmt: skip
 
     def __init__(self, asset: int, leverage: int, is_cross: bool):
@@ -48,6 +49,7 @@ class Position:
         self.value_uusd = 0
         self.used_uusd = 0
         self.reserved_uusd = 0
+        self.maintenance_uusd = 0
 
     @property
     def entry_px(self) -> int:
@@ -81,7 +83,9 @@ class Position:
 
 
 class Account:
-    """One address.  `value_uusd`, `used_uusd`, `reserved_uusd` sum the positions' caches and hold for `epoch` only.
+    """One address.
+
+    `value_uusd`, `used_uusd`, `reserved_uusd`, `maintenance_uusd` sum the positions' caches and hold for `epoch` only.
 
     A sub-account or vault is an account whose `master` signs for it; `kind` is "user", "subAccount" or "vault".
     """
@@ -90,7 +94,7 @@ class Account:
         "user", "kind", "name", "master", "subs", "spot_uusd", "ledger", "builder_fees", "builder_paid_uusd",
         "referrer", "referral_code", "staking_discount_ppm", "abstraction", "twaps", "cash_uusd", "deposited_uusd",
         "volume_uusd", "daily_uusd", "quota", "agents", "positions", "orders", "cloids", "reduce_only", "history",
-        "history_cloids", "fills", "fundings", "cancel_at_ms", "cancel_day", "cancel_count", "is_below_maintenance",
+        "history_cloids", "fills", "fundings", "cancel_at_ms", "cancel_day", "cancel_count", "maintenance_uusd",
         "epoch", "value_uusd", "used_uusd", "reserved_uusd",
     )  # fmt: skip
 
@@ -126,7 +130,7 @@ class Account:
         self.cancel_at_ms: int | None = None
         self.cancel_day = -1
         self.cancel_count = 0
-        self.is_below_maintenance = False
+        self.maintenance_uusd = 0
         self.epoch = -1
         self.value_uusd = 0
         self.used_uusd = 0
@@ -136,6 +140,15 @@ class Account:
     def free_uusd(self) -> int:
         """Cross value not needed as initial margin, at the marks of `epoch`."""
         return self.cash_uusd + self.value_uusd - self.reserved_uusd
+
+    @property
+    def is_unified(self) -> bool:
+        """Whether spot and perps share one balance."""
+        return self.abstraction in ("unifiedAccount", "portfolioMargin")
+
+    def sub(self, user: str) -> "Account | None":
+        """The sub-account with this address, None unless it is this account's."""
+        return next((sub for sub in self.subs if sub.user == user), None)
 
     @property
     def open_order_limit(self) -> int:

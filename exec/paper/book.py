@@ -9,20 +9,23 @@ background changes per second at the cost of a dict lookup.
 """
 
 from bisect import bisect_left, insort
+from collections.abc import Sequence
 
-from exec.paper.events import SELL, OrderView, TriggerTerms
+from exec.paper.events import SELL, Liquidation, OrderView, TriggerTerms
 
 
 class Order:
     """One account's order; `lots` is what remains, `orig_lots` what was asked, `account` its owner.
 
-    A trigger order waits outside the book until the mark reaches `trigger.px`.  `children` wait for their `parent` to
-    fill; siblings cancel one another.  `builder` is (address, tenths of a basis point).
+    A trigger order waits outside the book (`is_waiting`) until the mark reaches `trigger.px`; before that, `children`
+    wait for their `parent` to fill.  Siblings cancel one another.  `builder` is (address, tenths of a basis point).
+    Fills of a forced order bear its `liquidation` and `direction`.
     """
 
     __slots__ = (
         "account", "asset", "side", "px", "lots", "orig_lots", "oid", "cloid", "tif", "reduce_only", "time_ms",
-        "status", "status_ms", "trigger", "is_position_tpsl", "parent", "children", "builder", "twap_id",
+        "status", "status_ms", "trigger", "is_waiting", "is_position_tpsl", "parent", "children", "builder", "twap_id",
+        "liquidation", "direction",
     )  # fmt: skip
 
     def __init__(self, account, asset, side, px, lots, oid, cloid, tif, reduce_only, time_ms):
@@ -40,17 +43,21 @@ class Order:
         self.status = "open"
         self.status_ms = time_ms
         self.trigger: TriggerTerms | None = None
+        self.is_waiting = False
         self.is_position_tpsl = False
         self.parent: Order | None = None
-        self.children: list[Order] = []
+        self.children: Sequence[Order] = ()
         self.builder: tuple[str, int] | None = None
         self.twap_id: int | None = None
+        self.liquidation: Liquidation | None = None
+        self.direction: str | None = None
 
     def view(self) -> OrderView:
         """The order as it stands now."""
+        children = tuple([child.view() for child in self.children]) if self.children else ()
         return OrderView(
             self.asset, self.side, self.px, self.lots, self.orig_lots, self.oid, self.cloid, self.tif, self.reduce_only,
-            self.time_ms, self.trigger, self.is_position_tpsl, tuple(child.view() for child in self.children),
+            self.time_ms, self.trigger, self.is_position_tpsl, children,
         )  # fmt: skip
 
 

@@ -10,11 +10,15 @@ BUY, SELL = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class TriggerTerms:
-    """What a trigger order waits for: mark price `px`, then a market or a limit order; `tpsl` is "tp" or "sl"."""
+    """What a trigger order waits for: mark price `px`, then a market or a limit order; `tpsl` is "tp" or "sl".
+
+    Once the mark was there it `has_fired`.
+    """
 
     px: int
     is_market: bool
     tpsl: str
+    has_fired: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,23 +14,34 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from exec.paper import rules
+from exec.paper.account_actions import AccountActions
 from exec.paper.accounts import Account
 from exec.paper.actions import Action, Modify, SignedAction, item_count
 from exec.paper.answers import ok, refused
-from exec.paper.clearing import HOUSE_INFORMED, HOUSE_MAKER, HOUSE_NOISE, Clearing, Fees
+from exec.paper.candles import Candles
+from exec.paper.clearing import HOUSE_INFORMED, HOUSE_MAKER, HOUSE_NOISE, Clearing
 from exec.paper.events import Block, Fill, Funding, OrderView, Trade
+from exec.paper.fees import Fees
 from exec.paper.funding import HOUR_MS, SAMPLE_MS
 from exec.paper.lanes import CANCEL_LANE, POST_ONLY_LANE, TAKER_LANE, Prepared, Run
+from exec.paper.liquidation import Liquidator
 from exec.paper.listing import asset_ids
 from exec.paper.margin import MarginSummary
 from exec.paper.margin_actions import MarginActions
 from exec.paper.matching import Matching
 from exec.paper.nonces import NonceWindow
 from exec.paper.options import Options
-from exec.paper.order_actions import OrderActions, oid_or_cloid
+from exec.paper.oracle import capped_push
+from exec.paper.order_actions import OrderActions, oid_or_cloid, priority
 from exec.paper.perp import Perp
+from exec.paper.portfolio import Portfolios
 from exec.paper.quota import EXPIRED_COST_MULT, request_limit
 from exec.paper.signers import Signers
+from exec.paper.transfer_actions import TransferActions
+from exec.paper.twap import Twaps
+from exec.paper.twap_log import TwapLog
+from exec.paper.vaults import Vaults
+from mmjax.units import format_usd
 
 __all__ = ["HOUSE_INFORMED", "HOUSE_MAKER", "HOUSE_NOISE", "Exchange", "Fees", "Market", "Options"]
 
@@ -54,6 +65,7 @@ class Pending:
     reply: Reply
     expires_ms: int | None
     item_count: int
+    priority: int = 0
 
 
 class Exchange:
@@ -65,12 +77,22 @@ class Exchange:
         ids = asset_ids(self.listings)
         self.perps = tuple(Perp(row, *pair) for row, pair in enumerate(zip(self.listings, ids, strict=True)))
         self.by_id = {perp.asset_id: perp for perp in self.perps}  # what clients name, to the market
-        self.clearing = Clearing(self.perps, self.options.fees)
-        self.matching = Matching(self.clearing)
+        self.clearing = Clearing(self.perps, self.options)
+        self.matching = Matching(self.clearing, self.options)
+        self.liquidator = Liquidator(self)
+        self.candles = Candles(len(self.perps), self.options.candles_fill_gaps)
+        self.twap_log = TwapLog()
         self.signers = Signers(self)
+        self.people = AccountActions(self)
+        self.transfers = TransferActions(self)
+        self.vaults = Vaults(self)
+        self.portfolios = Portfolios(self.clearing, self.vaults)
         self._orders = OrderActions(self)
+        self._twaps = Twaps(self)
         self._margins = MarginActions(self)
         self._handlers = self._orders.handlers() | self._margins.handlers() | self.signers.handlers()
+        self._handlers |= self._twaps.handlers()
+        self._handlers |= self.people.handlers() | self.transfers.handlers() | self.vaults.handlers()
         self._nonces: dict[str, NonceWindow] = {}
         self._lanes: tuple[list[Pending], ...] = ([], [], [])
         self._start(start_ns // NS_PER_MS)
@@ -104,7 +126,10 @@ class Exchange:
 
     def deposit(self, user: str, uusd: int) -> Account:
         """Credits an address (lower-cased) with micro-dollars, opening its account on first use."""
-        return self.clearing.deposit(user.lower(), uusd)
+        account = self.clearing.deposit(user.lower(), uusd)
+        if uusd:
+            self.clearing.note(account, {"type": "deposit", "usdc": format_usd(uusd)})
+        return account
 
     def approve_agent(self, user: str, agent: str, name: str = "", valid_until_ms: int | None = None) -> None:
         """Lets `agent` sign for `user`'s account."""
@@ -121,6 +146,10 @@ class Exchange:
     def is_known(self, signer: str) -> bool:
         """Whether an address may sign here."""
         return self.signers.account_of(signer) is not None
+
+    def forget_nonces(self, signer: str) -> None:
+        """An agent signs no more: its nonces are not kept (venue rule: so its key must not be used again)."""
+        self._nonces.pop(signer, None)
 
     # actions in
 
@@ -162,7 +191,7 @@ class Exchange:
         if text is not None:
             raise rules.RefusedAction(text)
         account.quota.charge(count, is_cancel, account.volume_uusd, now_ms)
-        self._lanes[lane].append(Pending(account, run, reply, signed.expiresAfter, count))
+        self._lanes[lane].append(Pending(account, run, reply, signed.expiresAfter, count, priority(signed.action)))
 
     def _prepare(self, account: Account, action: Action) -> Prepared:
         """Static rules of one action, then its lane and what to run in the block."""
@@ -182,13 +211,17 @@ class Exchange:
         if market is not None:
             market.advance(self, now_ns)
         self._run_lane(TAKER_LANE)
+        self.clearing.check_conservation(everywhere=False)
         block = self.matching.block
+        self.candles.add(block)
+        self.portfolios.add(block)
+        self.twap_log.add(block)
         self.matching.begin(Block(self.now_ms))
         return block
 
     def _run_lane(self, lane: int) -> None:
         queue = self._lanes[lane]
-        pending_actions = queue[:]
+        pending_actions = sorted(queue, key=_place) if lane == TAKER_LANE else queue[:]
         queue.clear()
         for pending in pending_actions:
             if pending.expires_ms is not None and self.now_ms > pending.expires_ms:
@@ -201,12 +234,15 @@ class Exchange:
             pending.reply(answer)
 
     def _run_clocks(self) -> None:
-        """What falls due by time: premium samples with a mark refresh, hourly funding, scheduled cancels."""
+        """What falls due by time: premium samples and marks, hourly funding, liquidations, scheduled cancels."""
         if self.now_ms >= self._next_sample_ms:
             self._sample()
         if self.now_ms >= self._next_hour_ms:
             self._close_hour()
+        self.liquidator.run_clocks()
         self._orders.run_clocks()
+        self.matching.triggers.run_clocks()
+        self._twaps.run_clocks()
 
     def _close_hour(self) -> None:
         """Pays the hour's funding; hours skipped by a jump of the clock are paid once."""
@@ -221,18 +257,17 @@ class Exchange:
         for perp in self.perps:
             perp.sample_premium()
             self._refresh_mark(perp)
-        self.clearing.name_accounts_below_maintenance()
 
     def _refresh_mark(self, perp: Perp) -> None:
         if perp.mark.is_due(self.now_ms) and perp.update_mark(self.now_ms):
-            self.clearing.touch_marks()
+            self.clearing.touch_marks(perp)
 
     # the market side
 
     def set_oracle(self, asset: int, px: int) -> None:
-        """New oracle price; moves the mark as well, at most every 3 s."""
+        """New oracle price; moves the mark as well, at most every 3 s.  In a builder's dex a push is capped."""
         perp = self.perps[asset]
-        perp.oracle_px = px
+        perp.oracle_px = capped_push(perp.oracle_px, px) if perp.dex else px
         self._refresh_mark(perp)
 
     def background_set(self, asset: int, side: int, px: int, lots: int) -> None:
@@ -349,9 +384,15 @@ class Exchange:
         self.clearing.check_conservation()
 
 
+def _place(pending: Pending) -> int:
+    """Who paid more comes first; others keep their order of arrival."""
+    return -pending.priority
+
+
 def _is_fully_refused(answer: dict) -> bool:
     """Whether nothing of an action was accepted; the venue counts no request for it."""
     if answer["status"] == "err":
         return True
-    statuses = answer["response"].get("data", {}).get("statuses", ())
+    data = answer["response"].get("data")
+    statuses = data.get("statuses", ()) if isinstance(data, dict) else ()
     return bool(statuses) and all("error" in status for status in statuses)

@@ -4,10 +4,13 @@ Per block, data flows one way:
 
     fair prices -> makers refresh a few quotes (background_set) -> takers arrive (background_take)
 
-Fair prices share a common factor, jump rarely, and have volatility that clusters.  Makers poll an estimate that lags
-fair price, so their quotes and any slow order are stale for a while.  Informed takers know fair price a few blocks
-ahead and pick off what is stale; noise takers arrive in clusters of one sign and reach a few bps through the touch;
-sweeps consume everything down to a depth that is exponential with rate `kappa_per_bps`, and move fair price a little.
+Fair prices share a common factor, jump rarely, and have volatility that clusters.  Makers look at fair price now and
+then, each market on its own clock, and go part of the way, so their quotes and any slow order are stale for a while.
+Informed takers know fair price a few blocks ahead and pick off what is stale; others chase a move of the makers within
+its block; noise takers arrive in clusters of one sign, busier with volatility; sweeps take all within their reach, and
+move fair price a little.  Order sizes are log-normal with one median for every market: large orders make its volume.
+
+`benchmarks/market.md` compares the statistics of all this with recordings; the constants are tuned to its bands.
 
 Arrays are [A] markets, [A, S] sides (0 bid, 1 ask; of a taker 0 buy, 1 sell), [A, S, K] maker quotes per side.  The
 same seed and the same calls give the same market to the last lot.
@@ -22,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exec.paper.exchange import HOUSE_INFORMED, HOUSE_NOISE
-from exec.paper.listing import Listing, px_per_usd
+from exec.paper.listing import TRADES_PER_S, Listing, px_per_usd
 from mmjax.units import UUSD_PER_USD
 
 if TYPE_CHECKING:
@@ -32,31 +35,36 @@ BPS = 1e-4
 SIDE_SIGN = np.array([-1.0, 1.0])  # a bid rests below its reference, an ask above
 BUY, SELL = 0, 1
 CROWD_TICKS = (0, 0, 1, 2)  # where the innermost quotes of a side stand, beyond the touch: it outlives one of them
+FASTEST_PER_S = 6.0  # that a maker moves a quote, however stale
+LOOK_FRAC = 0.6  # of the way to fair price that makers go when they look
 _POWERS = 10 ** np.arange(19, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class FlowOptions:
-    """Constants of the flow; all are guesses shaped on recordings unless a listing says otherwise."""
+    """Constants of the flow, tuned together to the bands of `benchmarks/market.md`."""
 
-    common_sigma_bps_rt_s: float = 0.54  # volatility of the factor that every market loads on with its beta cubed
+    common_sigma_bps_rt_s: float = 0.55  # volatility of the factor that every market loads on with its beta cubed
     vol_of_vol: float = 0.5  # standard deviation of log volatility; 0 makes volatility constant
     vol_memory_s: float = 60.0
-    jump_per_s: float = 1 / 1200  # per market
-    jump_sigmas: float = 8.0  # standard deviation of a jump, in units of one second's volatility
+    jump_per_s: float = 1 / 800  # per market
+    jump_sigmas: float = 6.0  # standard deviation of a jump, in units of one second's volatility
     lead_blocks: int = 4  # how far ahead of fair price informed takers see
     quotes_per_side: int = 16
     reach_span_bps: float = 32.0  # outermost quote's distance beyond the touch, plus four spreads
-    quote_size_sigma: float = 1.5  # of the logarithm of a quote's size
-    informed_frac: float = 0.3  # of taker orders, roughly
+    quote_size_sigma: float = 2.0  # of the logarithm of a quote's size
+    informed_frac: float = 0.18  # of taker orders, roughly
+    chase_frac: float = 0.2  # of taker orders that follow a move of the makers within the block, at the head
     order_median_usd: float = 450.0  # the same in every market: only the large orders tell BTC from a small perp
+    largest_order_mult: float = 20.0  # of the mean
+    informed_size_sigmas: float = 0.7  # of the logarithm of an order's size: the informed trade larger
     cluster_ratio: float = 0.2  # noise orders that each noise order causes on its own side
     cluster_decay_per_s: float = 0.3
     sign_memory_s: float = 120.0  # of the slow imbalance between buyers and sellers
-    sign_lean: float = 0.3  # standard deviation of that imbalance
+    sign_lean: float = 0.35  # standard deviation of that imbalance
     reach_sigmas: float = 2.0  # mean depth beyond the touch that a taker order accepts, in one second's volatility
     deepest_reach_sigmas: float = 8.0  # keeps a sweep from emptying a side
-    sweep_frac: float = 0.01  # of taker orders, that take all there is within their reach
+    sweep_frac: float = 0.02  # of taker orders, that take all there is within their reach
     sweep_impact_frac: float = 0.15  # of a sweep's reach that fair price moves for good
     oracle_interval_s: float = 3.0
 
@@ -72,7 +80,7 @@ class FairPrice:
         sigma = np.array([listing.sigma_bps_rt_s for listing in listings])
         # Minute candles regressed on those of BTC give 1.6, 2.2 and 3 where the listings say 1.2, 1.3 and 1.5.
         common = np.array([listing.market_beta for listing in listings]) ** 3 * options.common_sigma_bps_rt_s
-        common = np.minimum(common, 0.9 * sigma)
+        common = np.minimum(common, 0.95 * sigma)
         # A push is exponential, so its second moment is twice the mean squared.
         push_bps = options.sweep_impact_frac * options.reach_sigmas * sigma
         pushed = _trades_per_s(listings) * options.sweep_frac * 2 * push_bps**2
@@ -147,8 +155,8 @@ class Makers:
 
     A quote moves when it has drifted out of its tolerance, which grows with distance, so quotes near the touch move
     more often; one that has become too aggressive moves sooner than one that has been left behind.  A quote that a poll
-    finds half taken is made whole.  The constants are tuned so that the listed spread results and that quotes react
-    within 0.1 s at the head of the universe and 0.5 s at its tail.
+    finds half taken is made whole.  The constants are tuned so that the listed spread results: where that is a tick,
+    it stands at a tick nine tenths of the time.
     """
 
     def __init__(
@@ -160,11 +168,14 @@ class Makers:
         self._half_bps, self._size_sigma = _half_bps(listings), options.quote_size_sigma
         sigma = np.array([listing.sigma_bps_rt_s for listing in listings])
         rate = np.maximum(_trades_per_s(listings), 1e-3)
-        slowness = np.clip(np.log(1.4 / rate) / np.log(70.0), 0.0, 1.0)  # 0 at the head, 1 at the tail
-        self._lag_s = 0.35
+        head_per_s, tail_per_s, _ = TRADES_PER_S
+        slowness = np.clip(
+            np.log(head_per_s / rate) / np.log(head_per_s / tail_per_s), 0.0, 1.0
+        )  # 0 at the head, 1 at the tail
+        self._lag_s = 0.6  # the venue follows Binance by 0.575 s in the median (hourly lags of four coins)
         self.offset_bps = _offsets_bps(listings, options)
         beyond = np.maximum(np.arange(levels) - len(CROWD_TICKS) + 1, 0)
-        weight = 0.3 + 0.15 * beyond**2  # depth grows away from the touch
+        weight = 0.25 + 0.09 * beyond**2  # depth grows away from the touch
         self.level_usd = np.array([listing.depth_usd for listing in listings])[:, None] * weight
         tolerance = 0.3 * (self._half_bps[:, None] + self.offset_bps) + ((0.08 + 0.3 * slowness) * sigma)[:, None]
         self._per_aggressive = 1 / (0.7 * tolerance[:, None, :])
@@ -173,6 +184,7 @@ class Makers:
         self._polls_per_s = polls[:, None, :]
         self._react_per_s = (8.0 / 3.0**slowness**2)[:, None, None]
         self._reference_px = np.array([float(listing.start_px) for listing in listings])
+        self.moved_bps = np.zeros(count)  # the reference, in the latest block
         self._aim_px = np.zeros(self._shape)
         self._jitter = np.ones(self._shape)
         self._px = np.zeros(count * 2 * levels, np.int64)
@@ -183,14 +195,17 @@ class Makers:
         self, exchange: Exchange, fair_px: np.ndarray, vol_mult: np.ndarray, skew_bps: np.ndarray, dt_s: float
     ) -> None:
         """Moves the reference towards fair price and refreshes the quotes that are due."""
-        self._reference_px += (fair_px - self._reference_px) * -np.expm1(-dt_s / self._lag_s)
+        looks = self._rng.random(len(fair_px)) < -np.expm1(-dt_s / (self._lag_s * LOOK_FRAC))
+        step_px = np.where(looks, LOOK_FRAC * (fair_px - self._reference_px), 0.0)
+        self._reference_px += step_px
+        self.moved_bps = step_px / (BPS * self._reference_px)
         half_bps = self._half_bps * np.clip(vol_mult, 0.6, 4.0)
         centre_px = self._reference_px * (1 + BPS * skew_bps)
         out_bps = half_bps[:, None, None] + self.offset_bps[:, None, :] * self._jitter
         aim_px = centre_px[:, None, None] * (1 + BPS * SIDE_SIGN[:, None] * out_bps)
         drift_bps = (aim_px - self._aim_px) * SIDE_SIGN[:, None] / (BPS * centre_px[:, None, None])
         urgency = np.maximum(drift_bps * self._per_aggressive, drift_bps * -self._per_passive)
-        hazard = dt_s * (self._polls_per_s + self._react_per_s * np.maximum(urgency - 1, 0))
+        hazard = dt_s * (self._polls_per_s + np.minimum(self._react_per_s * np.maximum(urgency - 1, 0), FASTEST_PER_S))
         due = np.flatnonzero(self._rng.random(self._shape) < hazard)
         if due.size:
             self._refresh(exchange, due, urgency.reshape(-1)[due] > 1, centre_px, half_bps, vol_mult)
@@ -222,7 +237,7 @@ class Makers:
         aim_px = centre_px[market] * (1 + BPS * SIDE_SIGN[side] * out_bps)
         px = self._grid.snap(aim_px, market, side == 1)
         usd = self.level_usd[market, level] * np.exp(self._size_sigma * self._rng.standard_normal(due.size))
-        lots = np.maximum(usd * UUSD_PER_USD / (px * np.clip(vol_mult[market], 0.7, 2.0)), 1).astype(np.int64)
+        lots = np.maximum(usd * UUSD_PER_USD / (px * np.clip(vol_mult[market], 0.5, 3.0)), 1).astype(np.int64)
         moved = self._withdraw(exchange, due, np.where(drifted, px, self._px[due]))
         self._place(exchange, due[moved], px[moved], lots[moved])
         drifted[moved] = True
@@ -309,11 +324,18 @@ class Takers:
         self._depth_usd = np.array([listing.depth_usd for listing in listings])
         volume_usd_per_s = np.array([listing.day_volume_usd for listing in listings]) / 86_400
         mean_usd = np.maximum(volume_usd_per_s / np.maximum(rate, 1e-9), 30.0)
-        variance = 2 * np.log(np.maximum(mean_usd / options.order_median_usd, 1.4))  # of a log-normal with this mean
-        self._log_usd, self._size_sigma = np.log(mean_usd) - variance / 2, np.sqrt(variance)
-        self._noise_per_s = rate[:, None] / 2 * (1 - options.informed_frac) * (1 - options.cluster_ratio)
+        variance = 2.2 * np.log(np.maximum(mean_usd / options.order_median_usd, 1.4))  # of a log-normal with this mean
+        self._most_usd = options.largest_order_mult * mean_usd
+        self._log_usd, self._size_sigma = (
+            np.minimum(np.log(options.order_median_usd), np.log(mean_usd) - 0.17),
+            np.sqrt(variance),
+        )
+        chase_frac = options.chase_frac * np.sqrt(rate / TRADES_PER_S[0])  # the fast trade where most is traded
+        unforced = 1 - options.informed_frac - chase_frac
+        self._noise_per_s = (rate / 2 * unforced * (1 - options.cluster_ratio))[:, None]
+        self._chase_count = (chase_frac * rate / self._sigma)[:, None]  # price covers about a sigma a second
         self._informed_per_s = options.informed_frac * rate[:, None]
-        self._informed_edge_bps = 0.35 * self._sigma + 0.15 * spread
+        self._informed_edge_bps = np.maximum(0.75 * self._sigma - 0.25 * spread, 0.5 * self._sigma)
         self._sweep_per_s = options.sweep_frac * rate[:, None] / 2
         self._excess_per_s = np.zeros((len(listings), 2))
         self._imbalance = np.zeros(len(listings))
@@ -340,7 +362,7 @@ class Takers:
         gain_px = (ahead_px[:, None] - best) * -SIDE_SIGN
         edge_bps = np.where(best > 0, gain_px, -1.0) / (BPS * ahead_px[:, None])
         excess = edge_bps / self._informed_edge_bps[:, None] - 1
-        hazard = dt_s * self._informed_per_s * np.clip(excess, 0.0, 2.0)
+        hazard = dt_s * self._informed_per_s * np.clip(excess, 0.0, 4.0)
         return self._rng.random(hazard.shape) < hazard
 
     def _noise(self, activity: np.ndarray, dt_s: float) -> np.ndarray:
@@ -350,13 +372,16 @@ class Takers:
         shock = self._rng.standard_normal(len(self._imbalance))
         self._imbalance = keep * self._imbalance + options.sign_lean * np.sqrt(1 - keep**2) * shock
         lean = np.clip(self._imbalance, -0.8, 0.8)[:, None] * -SIDE_SIGN
+        chase = self._chase_count * np.maximum(self._makers.moved_bps[:, None] * -SIDE_SIGN, 0.0)
         self._excess_per_s *= np.exp(-options.cluster_decay_per_s * dt_s)
-        return self._rng.poisson(dt_s * (self._noise_per_s * activity[:, None] * (1 + lean) + self._excess_per_s))
+        return self._rng.poisson(
+            dt_s * (self._noise_per_s * activity[:, None] * (1 + lean) + self._excess_per_s) + chase
+        )
 
     def _take_informed(self, exchange: Exchange, orders: np.ndarray, ahead_px: np.ndarray) -> None:
         market, side = orders[:, 0], orders[:, 1]
         need_bps = self._informed_edge_bps[market]
-        usd = self._sizes_usd(market)
+        usd = self._sizes_usd(market, self._options.informed_size_sigmas)
         limit_px = ahead_px[market] * (1 + BPS * SIDE_SIGN[side] * need_bps)  # a buyer stops below what it knows
         self._send(exchange, market, side, usd, limit_px, HOUSE_INFORMED, inward=True)
 
@@ -372,12 +397,13 @@ class Takers:
         reach_bps = self._reach_bps(market)
         fair.push(market, -SIDE_SIGN[side] * self._options.sweep_impact_frac * reach_bps)
         depth_usd = np.array([self._makers.depth_usd(m, r) for m, r in zip(market, reach_bps, strict=True)])
-        usd = depth_usd * np.exp(0.3 * self._rng.standard_normal(len(orders)))
+        usd = np.minimum(depth_usd * np.exp(0.3 * self._rng.standard_normal(len(orders))), self._most_usd[market])
         limit_px = best[market, side] * (1 - BPS * SIDE_SIGN[side] * reach_bps)
         self._send(exchange, market, side, usd, limit_px, HOUSE_NOISE)
 
-    def _sizes_usd(self, market: np.ndarray) -> np.ndarray:
-        return np.exp(self._log_usd[market] + self._size_sigma[market] * self._rng.standard_normal(len(market)))
+    def _sizes_usd(self, market: np.ndarray, above_sigmas: float = 0.0) -> np.ndarray:
+        normal = self._rng.standard_normal(len(market)) + above_sigmas
+        return np.minimum(np.exp(self._log_usd[market] + self._size_sigma[market] * normal), self._most_usd[market])
 
     def _reach_bps(self, market: np.ndarray) -> np.ndarray:
         """How far through the touch an order in each `market` is willing to go."""
@@ -439,8 +465,9 @@ class SyntheticMarket:
             dt_s = (now_ns - self._last_ns) * 1e-9
             fair = self._fair
             fair.advance(dt_s)
-            self._makers.advance(exchange, fair.now_px, fair.volatility_mult, self._takers.pressure_bps, dt_s)
-            self._takers.advance(exchange, fair, dt_s)
+            if not exchange.matching.is_halted:
+                self._makers.advance(exchange, fair.now_px, fair.volatility_mult, self._takers.pressure_bps, dt_s)
+                self._takers.advance(exchange, fair, dt_s)
         self._last_ns = now_ns
         if now_ns >= self._oracle_due_ns:
             self._set_oracles(exchange, now_ns)
@@ -456,6 +483,18 @@ class SyntheticMarket:
     def volatility_mult(self, asset: int) -> float:
         """Present volatility of an asset over its long-run level."""
         return float(self._fair.volatility_mult[self._row[asset]])
+
+    def push(self, asset: int, bps: float) -> None:
+        """Moves the unseen price of an asset for good; the informed see it before it is true."""
+        self._fair.push(np.array([self._row[asset]]), np.array([bps]))
+
+    def lift_oracle(self, asset: int, bps: float) -> None:
+        """Raises the oracle against the unseen price from its next update; wears off over a quarter of an hour."""
+        self._basis_bps[self._row[asset]] -= bps
+
+    def thin(self, asset: int, mult: float) -> None:
+        """Multiplies the size that makers quote in a market from now on."""
+        self._makers.level_usd[self._row[asset]] *= mult
 
     def _set_oracles(self, exchange: Exchange, now_ns: int) -> None:
         """Oracle price: fair price less the basis, with a little noise, every few seconds."""

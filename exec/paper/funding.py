@@ -1,11 +1,12 @@
 """Hourly funding of one perp.  Premiums and rates are integers in 1e-10.
 
     premium = (max(impact_bid - oracle, 0) - max(oracle - impact_ask, 0)) / oracle     sampled every 5 s
+            = ((impact_bid + impact_ask) / 2 - oracle) / oracle                        in a builder's dex
     F8h     = P + clamp(0.0001 - P, -0.0005, 0.0005),  P = mean premium of the hour
     hourly  = F8h / 8, at most 4 % either way; longs pay lots * oracle * hourly
 
-(venue documentation; the premium formula holds on every captured context.)  An account receives its payment rounded
-down to the micro-dollar, so a block's payments sum to zero or less; the remainder goes to a house account.
+(venue documentation; the premium formula holds on every captured context.)  A payment is truncated towards
+zero to the micro-dollar (both directions of captured payments show it); the remainder goes to a house account.
 """
 
 RATE_SCALE = 10**10
@@ -40,8 +41,10 @@ def impact_px(levels: list[tuple[int, int, int]], notional_uusd: int) -> int:
     return 0
 
 
-def premium_e10(impact_bid_px: int, impact_ask_px: int, oracle_px: int) -> int:
-    """Premium of the impact prices over the oracle."""
+def premium_e10(impact_bid_px: int, impact_ask_px: int, oracle_px: int, is_builders: bool = False) -> int:
+    """Premium of the impact prices over the oracle; in a builder's dex, of their mid (33 of 33 captured contexts)."""
+    if is_builders:
+        return divide((impact_bid_px + impact_ask_px - 2 * oracle_px) * RATE_SCALE, 2 * oracle_px)
     above = max(impact_bid_px - oracle_px, 0) - max(oracle_px - impact_ask_px, 0)
     return divide(above * RATE_SCALE, oracle_px)
 
@@ -53,8 +56,9 @@ def rate_e10(premium: int) -> int:
 
 
 def payment_uusd(lots: int, oracle_px: int, rate: int) -> int:
-    """What a holder of signed `lots` receives, rounded down (negative: pays)."""
-    return -lots * oracle_px * rate // RATE_SCALE
+    """What a holder of signed `lots` receives, truncated towards zero (negative: pays)."""
+    owed = lots * oracle_px * rate
+    return -(owed // RATE_SCALE) if owed >= 0 else -owed // RATE_SCALE
 
 
 class FundingMeter:

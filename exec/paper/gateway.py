@@ -29,6 +29,7 @@ class Gateway:
         self.limits = limits
         self.view = View(exchange)
         self._peers: dict[str, Peer] = {}
+        self._held: list[tuple[SignedAction, Callable[[dict], None]]] | None = None  # a list while the API is out
 
     def peer(self, ip: str, now_ns: int) -> Peer:
         """What `ip` has in use."""
@@ -37,8 +38,25 @@ class Gateway:
             peer = self._peers[ip] = Peer(self.limits, now_ns)
         return peer
 
+    @property
+    def is_out(self) -> bool:
+        """Whether the API is out: actions wait, questions fail, nothing is streamed."""
+        return self._held is not None
+
+    def hold(self) -> None:
+        """The API goes out.  For scenarios; nothing on the wire leads here."""
+        self._held = self._held or []
+
+    def release(self, now_ns: int) -> None:
+        """The API is back: what was held is executed in order of arrival, as if it had arrived now."""
+        held, self._held = self._held or (), None
+        for signed, reply in held:
+            self._receive(signed, now_ns, reply)
+
     def ask(self, ip: str, request: object, now_ns: int) -> object:
         """Answers an information request; raises RateLimited, Unprocessable or Internal."""
+        if self.is_out:
+            raise info.Internal
         weight = self.peer(ip, now_ns).weight
         asked = info.parse(request)
         if not weight.take(asked.weight, now_ns):
@@ -51,6 +69,12 @@ class Gateway:
         """Hands a signed action to the exchange; `reply` is called now if refused, else when its block has executed."""
         if not self.peer(ip, now_ns).weight.take(exchange_weight(item_count(signed.action)), now_ns):
             raise RateLimited
+        if self._held is not None:
+            self._held.append((signed, reply))
+        else:
+            self._receive(signed, now_ns, reply)
+
+    def _receive(self, signed: SignedAction, now_ns: int, reply: Callable[[dict], None]) -> None:
         try:
             signer = recover(signed, self.exchange.is_known)
         except SignatureError:

@@ -24,6 +24,11 @@ class Line:
         self._queued_bytes = 0
         self._wake = asyncio.Event()
 
+    @property
+    def queued(self) -> int:
+        """Frames on their way."""
+        return len(self._frames)
+
     def put(self, frame: bytes) -> bool:
         """Queues a frame; False when the reader is too far behind."""
         self._frames.append(frame)

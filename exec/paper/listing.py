@@ -7,7 +7,7 @@ A listing's asset id is its index in the universe; a delisted perp keeps its ind
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log10
 
 from mmjax.errors import UniverseError
@@ -60,6 +60,7 @@ class Listing:
     day_volume_usd: float
     open_interest_usd: float
     market_beta: float
+    allows_margin_removal: bool = False  # isolated-only as "noCross", not "strictIsolated"
     dex: str = ""  # of a builder; its coins carry the name as a prefix
 
 
@@ -69,8 +70,8 @@ class Listing:
 HEAD_VOLUME_USD = 4e9
 SIGMA_BPS_RT_S = (0.6, 4.5, 0.45)
 SPREAD_BPS = (0.06, 8.0, 0.4)
-DEPTH_USD = (800_000.0, 100.0, 0.7)
-TRADES_PER_S = (1.4, 0.02, 1.3)
+DEPTH_USD = (700_000.0, 30.0, 0.8)
+TRADES_PER_S = (1.7, 0.02, 1.5)
 OPEN_INTEREST_DAYS = (0.7, 4.0, 1.0)  # open interest as a multiple of day volume
 
 ISOLATED, DELISTED = "isolated", "delisted"
@@ -217,19 +218,68 @@ def _tail(asset: int) -> Listing:
     return listing(f"ALT{asset}", sz_decimals, (3, 5, 10)[asset % 3], start_px, 400_000.0 * 0.99**step, 1.3)
 
 
-def universe(count: int = LISTED_COUNT) -> list[Listing]:
+def universe(count: int = LISTED_COUNT, builder_dex: bool = False) -> list[Listing]:
     """The first `count` perps in listing order (not in order of volume); beyond the named table a tail of small ones.
 
-    Some are delisted or isolated-only; of the 64 named ones the 32 most traded are neither.
+    Some are delisted or isolated-only; of the 64 named ones the 32 most traded are neither.  With `builder_dex` the
+    markets of BUILDER_DEX follow them.
     """
     if count < 1:
         raise UniverseError(f"count {count}: list at least one perp")
-    return [_from_row(asset) if asset < LISTED_COUNT else _tail(asset) for asset in range(count)]
+    listings = [_from_row(asset) if asset < LISTED_COUNT else _tail(asset) for asset in range(count)]
+    return listings + builder_listings() if builder_dex else listings
 
 
 def px_per_usd(sz_decimals: int) -> int:
     """How many _px are one dollar."""
     return 10 ** px_decimals(sz_decimals)
+
+
+@dataclass(frozen=True, slots=True)
+class BuilderDex:
+    """A dex that somebody else deployed (HIP-3); `fee_scale_ppm` is what the deployer adds to the venue's fees."""
+
+    name: str
+    full_name: str
+    deployer: str
+    fee_scale_ppm: int = 1_000_000  # venue default: users pay twice the fees of the main dex
+
+
+BUILDER_DEX = BuilderDex("mmx", "mmjax example dex", "0x" + "d" * 38 + "01")
+
+# coin, sz_decimals, margin table, price in usd, day volume in millions of usd; all isolated-only, single-tier tables
+_BUILDER_TABLE: tuple[tuple[str, int, int, str, float], ...] = (
+    ("GOLD", 4, 20, "4012.5", 60.0),
+    ("SILVER", 2, 10, "48.615", 18.0),
+    ("OIL", 2, 10, "61.342", 6.0),
+    ("TECH", 3, 5, "605.41", 35.0),
+)
+BUILDER_BETA = 0.2  # to the factor that moves coins
+
+
+def dex_named(name: str) -> BuilderDex:
+    """Facts of a builder's dex by its name; an unknown one has the defaults."""
+    return BUILDER_DEX if name == BUILDER_DEX.name else BuilderDex(name, name, BUILDER_DEX.deployer)
+
+
+def builder_listings() -> list[Listing]:
+    """The markets of BUILDER_DEX; their coins carry its name as a prefix."""
+    dex = BUILDER_DEX.name
+    return [
+        replace(
+            listing(
+                f"{dex}:{coin}",
+                sz_decimals,
+                table,
+                parse_px(usd, sz_decimals),
+                millions * 1e6,
+                BUILDER_BETA,
+                only_isolated=True,
+            ),
+            dex=dex,
+        )
+        for coin, sz_decimals, table, usd, millions in _BUILDER_TABLE
+    ]
 
 
 BUILDER_DEX_BASE, BUILDER_DEX_STEP = 100_000, 10_000

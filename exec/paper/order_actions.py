@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from exec.paper import rules
 from exec.paper.accounts import Account
-from exec.paper.actions import BatchModify, Cancel, CancelByCloid, Modify, Noop, OrderWire, PlaceOrders, ScheduleCancel
+from exec.paper.actions import (
+    Action,
+    BatchModify,
+    Cancel,
+    CancelByCloid,
+    Modify,
+    Noop,
+    OrderWire,
+    PlaceOrders,
+    Priority,
+    ScheduleCancel,
+)
 from exec.paper.answers import ok, refused
 from exec.paper.book import Order
 from exec.paper.lanes import CANCEL_LANE, POST_ONLY_LANE, TAKER_LANE, Handlers, Prepared
@@ -38,11 +49,8 @@ class OrderActions:
             CancelByCloid: self._prepare_cancel_by_cloid,
             Modify: self._prepare_modify,
             BatchModify: self._prepare_batch_modify,
-            ScheduleCancel: lambda account, action: (
-                POST_ONLY_LANE,
-                lambda: self._schedule_cancel(account, action.time),
-            ),
-            Noop: lambda account, action: (POST_ONLY_LANE, lambda: ok("default")),
+            ScheduleCancel: self._prepare_schedule,
+            Noop: self._prepare_noop,
         }
 
     def run_clocks(self) -> None:
@@ -53,41 +61,51 @@ class OrderActions:
 
     # admission
 
+    def _prepare_noop(self, account: Account, action: Noop) -> Prepared:
+        return POST_ONLY_LANE, lambda: ok("default")
+
     def _prepare_cancel(self, account: Account, action: Cancel) -> Prepared:
         pairs = [(item.a, item.o) for item in action.cancels]
-        return CANCEL_LANE, lambda: self._cancel_all(account, pairs)
+        return CANCEL_LANE, lambda: self._cancel_all(account, pairs, action.f)
 
     def _prepare_cancel_by_cloid(self, account: Account, action: CancelByCloid) -> Prepared:
         pairs = [(item.asset, rules.cloid(item.cloid)) for item in action.cancels]
-        return CANCEL_LANE, lambda: self._cancel_all(account, pairs)
+        return CANCEL_LANE, lambda: self._cancel_all(account, pairs, action.f)
 
     def _prepare_schedule(self, account: Account, action: ScheduleCancel) -> Prepared:
         return POST_ONLY_LANE, lambda: self._schedule_cancel(account, action.time)
 
     def _prepare_orders(self, account: Account, action: PlaceOrders) -> Prepared:
-        if not action.orders:
-            raise rules.RefusedBatch(rules.NO_ORDERS)
-        requests = [rules.order_request(wire, self.exchange.by_id) for wire in action.orders]
-        lane = POST_ONLY_LANE if all(request.is_post_only for request in requests) else TAKER_LANE
+        self._check_running()
+        requests = rules.order_requests(action, self.exchange.by_id)
+        lane = _lane(requests)
+        if action.grouping == "normalTpsl":
+            return lane, lambda: ok("order", self.matching.place_family(account, requests))
         return lane, lambda: ok("order", [self.matching.place(account, request) for request in requests])
 
     def _prepare_modify(self, account: Account, action: Modify) -> Prepared:
+        self._check_running()
         request = self._modify_request(action.order, action.a)
         oid = oid_or_cloid(action.oid)
-        return _modify_lane((request,)), lambda: _answer_modify(self._modify(account, oid, request))
+        return _lane((request,)), lambda: _answer_modify(self._modify(account, oid, request))
 
     def _prepare_batch_modify(self, account: Account, action: BatchModify) -> Prepared:
+        self._check_running()
         if not action.modifies:
             raise rules.RefusedBatch(rules.NO_ORDERS)
         pairs = [(oid_or_cloid(item.oid), self._modify_request(item.order, action.a)) for item in action.modifies]
-        lane = _modify_lane(request for _, request in pairs)
+        lane = _lane([request for _, request in pairs])
         return lane, lambda: ok("order", [self._modify(account, oid, request) for oid, request in pairs])
 
+    def _check_running(self) -> None:
+        if self.matching.is_halted:
+            raise rules.RefusedAction(rules.HALTED)
+
     def _modify_request(self, wire: OrderWire, always_place: bool | None) -> rules.OrderRequest:
-        """The replacing order; without `always_place` a Gtc is handled as Alo and an Ioc is refused (venue rule)."""
-        request = rules.order_request(wire, self.exchange.by_id)
+        """The replacing order; without `always_place` a Gtc is handled as Alo, and other than these are refused."""
+        request = rules.order_request(wire, self.exchange.by_id, may_be_zero=wire.t.trigger is not None)
         if not always_place:
-            if request.tif in IMMEDIATE:
+            if request.trigger is not None or request.tif in IMMEDIATE:
                 raise rules.RefusedBatch(rules.on_asset(rules.MODIFY_FAILED + rules.MODIFY_TIF, wire.a))
             request.is_post_only = True
         return request
@@ -97,25 +115,35 @@ class OrderActions:
     def _id_of(self, order: Order) -> int:
         return self.exchange.perps[order.asset].asset_id
 
-    def _cancel_all(self, account: Account, pairs: Iterable[tuple[int, int | str]]) -> dict:
-        return ok("cancel", [self._cancel(account, asset_id, oid) for asset_id, oid in pairs])
+    def _cancel_all(self, account: Account, pairs: Iterable[tuple[int, int | str]], is_fast: bool | None) -> dict:
+        return ok("cancel", [self._cancel(account, asset_id, oid, is_fast) for asset_id, oid in pairs])
 
-    def _cancel(self, account: Account, asset_id: int, oid: int | str) -> str | dict:
+    def _cancel(self, account: Account, asset_id: int, oid: int | str, is_fast: bool | None) -> str | dict:
         order = _open_order(account, oid)
         if order is None or self._id_of(order) != asset_id:
             return {"error": rules.on_asset(rules.NOT_FOUND, asset_id)}
+        if is_fast and order.is_waiting:
+            return {"error": rules.on_asset(rules.FAST_CANCEL, asset_id)}
         self.matching.cancel(order)
         return "success"
 
-    def _modify(self, account: Account, oid: int | str, request: rules.OrderRequest) -> dict:
-        """Cancels and places under a new oid with the same cloid; a failed placement does not restore the old order."""
+    def _modify(self, account: Account, oid: int | str, request: rules.OrderRequest) -> dict | str:
+        """Cancels and places under a new oid with the same cloid; a failed placement does not restore the old order.
+
+        A trigger that replaces one keeps its place in the family, or its position.
+        """
         order = _open_order(account, oid)
         if order is None or order.asset != request.asset:
             return {"error": rules.on_asset(rules.MODIFY_NOT_FOUND, self.exchange.perps[request.asset].asset_id)}
         if request.cloid is None:
             request.cloid = order.cloid
+        parent = None
+        if order.is_waiting and request.trigger is not None:
+            parent = order.parent
+            if order.is_position_tpsl:
+                request.is_position_tpsl = request.reduce_only = True
         self.matching.cancel(order)
-        status = self.matching.place(account, request)
+        status = self.matching.place(account, request, parent)
         return {"error": rules.MODIFY_FAILED + status["error"]} if "error" in status else status
 
     def _schedule_cancel(self, account: Account, time_ms: int | None) -> dict:
@@ -144,8 +172,7 @@ class OrderActions:
         today = self.exchange.now_ms // DAY_MS
         account.cancel_count = account.cancel_count + 1 if account.cancel_day == today else 1
         account.cancel_day = today
-        for order in tuple(account.orders.values()):
-            self.matching.cancel(order, "scheduledCancel")
+        self.matching.cancel_all(account, "scheduledCancel")
 
 
 def oid_or_cloid(oid: int | str) -> int | str:
@@ -156,10 +183,15 @@ def _open_order(account: Account, oid: int | str):
     return account.cloids.get(oid) if isinstance(oid, str) else account.orders.get(oid)
 
 
-def _modify_lane(requests: Iterable[rules.OrderRequest]) -> int:
+def _lane(requests: Sequence[rules.OrderRequest]) -> int:
     return POST_ONLY_LANE if all(request.is_post_only for request in requests) else TAKER_LANE
 
 
-def _answer_modify(status: dict) -> dict:
+def priority(action: Action) -> int:
+    """What an action pays, in 1e-8 of notional, to be executed before others of its lane."""
+    return action.grouping.p if isinstance(action, PlaceOrders) and isinstance(action.grouping, Priority) else 0
+
+
+def _answer_modify(status: dict | str) -> dict:
     """A single modify answers without oid; a failure is the whole action's."""
     return refused(status["error"]) if "error" in status else ok("default")

@@ -12,17 +12,27 @@ from mmjax.units import UUSD_PER_USD, px_decimals
 
 RECENT_TRADES_COUNT = 100
 IMPACT_LEVELS = 100  # levels searched for the impact notional
+MAX_MARKET_USD = ((25, 15_000_000), (20, 5_000_000), (10, 2_000_000), (0, 500_000))  # from this max leverage on (venue)
+LIMIT_MULT = 10  # a limit order may be as many times larger
+
+
+def max_market_usd(max_leverage: int) -> int:
+    """Largest notional of one market order."""
+    return next(usd for leverage, usd in MAX_MARKET_USD if max_leverage >= leverage)
 
 
 class Perp:
     """State of one market: `asset` is its row in this venue, `asset_id` what clients name it by.
 
     A delisted perp keeps both and takes no orders.  `listing` is replaced when the market is delisted or listed again.
+    `max_order_uusd` bounds one order's notional: [limit, market].  `open_interest_cap_uusd`, where there is one, bounds
+    open interest at the mark.
     """
 
     __slots__ = (
         "asset", "asset_id", "dex", "coin", "listing", "sz_decimals", "px_per_usd", "max_leverage", "margin", "book",
         "mark", "mark_px", "oracle_px", "last_px", "funding", "day", "trades", "open_interest_lots", "impact_uusd",
+        "max_order_uusd", "open_interest_cap_uusd",
     )  # fmt: skip
 
     def __init__(self, asset: int, listing, asset_id: int | None = None):
@@ -45,6 +55,9 @@ class Perp:
         self.trades: deque[Trade] = deque(maxlen=RECENT_TRADES_COUNT)
         self.open_interest_lots = 0
         self.impact_uusd = impact_usd(listing.coin) * UUSD_PER_USD
+        market_uusd = max_market_usd(listing.max_leverage) * UUSD_PER_USD
+        self.max_order_uusd = (LIMIT_MULT * market_uusd, market_uusd)
+        self.open_interest_cap_uusd: int | None = None
 
     def update_mark(self, now_ms: int) -> bool:
         """Recomputes the mark from oracle, touch and last trade; True when it moved."""
@@ -54,6 +67,12 @@ class Perp:
         self.mark_px = mark_px
         return moved
 
+    @property
+    def is_at_open_interest_cap(self) -> bool:
+        """Whether open interest has reached its cap."""
+        cap_uusd = self.open_interest_cap_uusd
+        return cap_uusd is not None and self.open_interest_lots * self.mark_px >= cap_uusd
+
     def impact_pxs(self) -> tuple[int, int]:
         """Average prices of selling and of buying the impact notional; 0 where the book is too thin."""
         bids, asks = (self.book.sides[side].depth(IMPACT_LEVELS) for side in (BUY, SELL))
@@ -62,4 +81,5 @@ class Perp:
     def sample_premium(self) -> None:
         """Takes one premium sample for the funding of this hour."""
         bid_px, ask_px = self.impact_pxs()
-        self.funding.sample(premium_e10(bid_px, ask_px, self.oracle_px) if bid_px and ask_px else None)
+        has_impact = bid_px and ask_px
+        self.funding.sample(premium_e10(bid_px, ask_px, self.oracle_px, bool(self.dex)) if has_impact else None)

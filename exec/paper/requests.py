@@ -2,22 +2,45 @@
 
 Lenient where the venue is: an address may lack 0x or be in upper case, numbers may be padded, bytes after the first
 JSON value are ignored.  What is signed is the canonical form, so all of that leaves the signer unchanged.
+
+Texts of an action signed in clear are left as they came, because they are signed letter by letter; only what its
+message types as an address, where case does not enter, is rewritten.
 """
 
 import json
 import re
+from collections.abc import Callable
 
 import msgspec
 
 from exec.paper.actions import (
+    Action,
+    ApproveAgent,
+    ApproveBuilderFee,
     BatchModify,
     CancelByCloid,
     Modify,
     OrderWire,
     PlaceOrders,
+    SendAsset,
     SignedAction,
+    SpotSend,
+    SubAccountModify,
+    SubAccountSpotTransfer,
+    SubAccountTransfer,
+    TopUpIsolatedOnlyMargin,
+    TwapOrder,
+    UsdSend,
+    UserDexAbstraction,
+    UserSetAbstraction,
+    UserSigned,
+    VaultDistribute,
+    VaultModify,
+    VaultTransfer,
+    Withdraw,
 )
 
+CHAIN_ID = re.compile(r"(?:0x)?[0-9a-fA-F]{1,64}", re.ASCII)
 ADDRESS = re.compile(r"(?:0x)?[0-9a-fA-F]{40}")
 CLOID = re.compile(r"(?:0x)?[0-9a-fA-F]{32}")
 DECIMAL = re.compile(r"(\d{1,40})(?:\.(\d{0,8})0*)?", re.ASCII)
@@ -74,28 +97,94 @@ def parse_signed(body: bytes) -> SignedAction:
 def canonical(signed: SignedAction) -> SignedAction:
     """`signed` with the texts that enter its hash rewritten in the venue's form; raises ValueError."""
     action = signed.action
-    if isinstance(action, PlaceOrders):
-        for order in action.orders:
-            _canonical_order(order)
-        if action.builder is not None:
-            action.builder.b = canonical_address(action.builder.b)
-    elif isinstance(action, BatchModify):
-        for item in action.modifies:
-            item.oid = _canonical_oid(item.oid)
-            _canonical_order(item.order)
-    elif isinstance(action, Modify):
-        action.oid = _canonical_oid(action.oid)
-        _canonical_order(action.order)
-    elif isinstance(action, CancelByCloid):
-        for item in action.cancels:
-            item.cloid = canonical_cloid(item.cloid)
+    rewrite = _REWRITES.get(type(action))
+    if rewrite is not None:
+        rewrite(action)
+    if isinstance(action, UserSigned) and CHAIN_ID.fullmatch(action.signatureChainId) is None:
+        raise ValueError(f"signatureChainId {action.signatureChainId[:80]!r}: expected 0x and hex digits")
     if signed.vaultAddress is not None:
         signed.vaultAddress = canonical_address(signed.vaultAddress)
     return signed
 
 
+def _rewrite_orders(action: PlaceOrders) -> None:
+    for order in action.orders:
+        _canonical_order(order)
+    if action.builder is not None:
+        action.builder.b = canonical_address(action.builder.b)
+
+
+def _rewrite_cloids(action: CancelByCloid) -> None:
+    for item in action.cancels:
+        item.cloid = canonical_cloid(item.cloid)
+
+
+def _rewrite_modify(action: Modify) -> None:
+    action.oid = _canonical_oid(action.oid)
+    _canonical_order(action.order)
+
+
+def _rewrite_batch(action: BatchModify) -> None:
+    for item in action.modifies:
+        _rewrite_modify(item)
+
+
+def _rewrite_twap(action: TwapOrder) -> None:
+    action.twap.s = canonical_decimal(action.twap.s)
+
+
+def _rewrite_top_up(action: TopUpIsolatedOnlyMargin) -> None:
+    action.leverage = canonical_decimal(action.leverage)
+
+
+def _address_in(field: str) -> Callable[[Action], None]:
+    """Rewrites the address in `field`."""
+
+    def rewrite(action: Action) -> None:
+        setattr(action, field, canonical_address(getattr(action, field)))
+
+    return rewrite
+
+
+def _check_destination(action: UsdSend | SpotSend | Withdraw | SendAsset) -> None:
+    canonical_address(action.destination)
+
+
+def _check_send_asset(action: SendAsset) -> None:
+    _check_destination(action)
+    if action.fromSubAccount:
+        canonical_address(action.fromSubAccount)
+
+
+_REWRITES: dict[type[Action], Callable] = {
+    PlaceOrders: _rewrite_orders,
+    CancelByCloid: _rewrite_cloids,
+    Modify: _rewrite_modify,
+    BatchModify: _rewrite_batch,
+    TwapOrder: _rewrite_twap,
+    TopUpIsolatedOnlyMargin: _rewrite_top_up,
+    SubAccountModify: _address_in("subAccountUser"),
+    SubAccountTransfer: _address_in("subAccountUser"),
+    SubAccountSpotTransfer: _address_in("subAccountUser"),
+    VaultTransfer: _address_in("vaultAddress"),
+    VaultModify: _address_in("vaultAddress"),
+    VaultDistribute: _address_in("vaultAddress"),
+    ApproveAgent: _address_in("agentAddress"),
+    ApproveBuilderFee: _address_in("builder"),
+    UserDexAbstraction: _address_in("user"),
+    UserSetAbstraction: _address_in("user"),
+    UsdSend: _check_destination,
+    SpotSend: _check_destination,
+    Withdraw: _check_destination,
+    SendAsset: _check_send_asset,
+}
+
+
 def _canonical_order(order: OrderWire) -> None:
     order.p, order.s = canonical_decimal(order.p), canonical_decimal(order.s)
+    trigger = order.t.trigger
+    if trigger is not None:
+        trigger.triggerPx = canonical_decimal(trigger.triggerPx)
     if order.c is not None:
         order.c = canonical_cloid(order.c)
 

@@ -2,11 +2,17 @@
 
 It binds 127.0.0.1 and nothing else.  A browser page could still reach it by naming a host that resolves to loopback, so
 requests whose Host or Origin is not loopback are refused.
+
+Nobody holds a socket for nothing: a first request must have come within `Patience.request_s`, a body within the same,
+a next request within `Patience.keep_alive_s`; sockets beyond `Patience.sockets` are told 503 and closed.  The block
+loop waits for none of them.
 """
 
 import asyncio
 import errno
+import gc
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -21,33 +27,104 @@ LEAD_PATH = "/lead/stream"
 LOOPBACK_HOSTS = frozenset(("127.0.0.1", "localhost", "::1"))
 MAX_BODY_BYTES = 1 << 20  # 200 orders are 40 kB
 CLOSE_TIMEOUT_S = 1.0
+BACKLOG = 4096  # sockets the system holds until they are accepted; where it drops one, its visitor waits for seconds
+BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 Stop = Callable[[], Awaitable[None]]
 
 
-async def serve(venue: PaperVenue, port: int) -> tuple[int, Stop]:
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long the venue waits for a visitor, and for how many at once."""
+
+    request_s: float = 10.0
+    keep_alive_s: float = 75.0
+    sockets: int = 512  # a process may usually have 1024 files open
+
+
+async def serve(venue: PaperVenue, port: int, patience: Patience = Patience()) -> tuple[int, Stop]:
     """Opens the venue on `port` (0: any free one); returns the port and a function that closes it.
 
     Blocks are made by `venue.run()`, which the caller starts.  Raises ConfigError when the port cannot be had.
     """
     app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_loopback_only])
-    app.router.add_post("/info", partial(_post, venue))
-    app.router.add_post("/exchange", partial(_post, venue))
+    app.router.add_post("/info", partial(_post, venue, patience.request_s))
+    app.router.add_post("/exchange", partial(_post, venue, patience.request_s))
     app.router.add_get("/ws", partial(_websocket, venue))
     app.router.add_get(LEAD_PATH, partial(_lead, venue))
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_TIMEOUT_S)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        shutdown_timeout=CLOSE_TIMEOUT_S,
+        keepalive_timeout=patience.keep_alive_s,
+        lingering_time=CLOSE_TIMEOUT_S,
+        auto_decompress=False,  # the venue takes plain bodies; a packed one could be a thousand times its size
+    )
+    app[DOOR] = door = _Door(runner, patience)
     await runner.setup()
     try:
-        await web.TCPSite(runner, ADDRESS, port).start()
+        listening = await asyncio.get_running_loop().create_server(door.open, ADDRESS, port, backlog=BACKLOG)
     except (OSError, OverflowError) as error:
         await runner.cleanup()
         raise ConfigError(_why_not(port, error)) from error
 
     async def stop() -> None:
+        listening.close()
+        door.close()
         await venue.close()
         await runner.cleanup()
 
-    return runner.addresses[0][1], stop
+    gc.freeze()  # what is here by now stays: searching it for garbage would hold a block up by 50 ms
+    return listening.sockets[0].getsockname()[1], stop
+
+
+class _Door:
+    """Lets visitors in up to a number, and sends away those who then say nothing."""
+
+    def __init__(self, runner: web.AppRunner, patience: Patience):
+        self._runner, self._patience = runner, patience
+        self._silent: dict[asyncio.BaseProtocol, asyncio.TimerHandle] = {}
+        self._opening = 0  # let in, but not yet known to the library
+
+    def open(self) -> asyncio.BaseProtocol:
+        """The protocol of a new socket."""
+        server, loop = self._runner.server, asyncio.get_running_loop()
+        if len(server.connections) + self._opening >= self._patience.sockets:
+            return _Busy()
+        visitor = server()
+        self._opening += 1
+        loop.call_soon(self._opened)
+        self._silent[visitor] = loop.call_later(self._patience.request_s, self._send_away, visitor)
+        return visitor
+
+    def _opened(self) -> None:
+        self._opening -= 1
+
+    def spoke(self, visitor: asyncio.BaseProtocol) -> None:
+        """Its first request is here; from now on the library counts the time between requests."""
+        timer = self._silent.pop(visitor, None)
+        if timer is not None:
+            timer.cancel()
+
+    def close(self) -> None:
+        """Waits for nobody any more."""
+        for timer in self._silent.values():
+            timer.cancel()
+
+    def _send_away(self, visitor: web.RequestHandler) -> None:
+        del self._silent[visitor]
+        visitor.force_close()
+
+
+class _Busy(asyncio.Protocol):
+    """Says that there are too many, and leaves."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.write(BUSY)
+        transport.close()
+
+
+DOOR = web.AppKey("door", _Door)
 
 
 def _why_not(port: int, error: Exception) -> str:
@@ -60,12 +137,19 @@ def _why_not(port: int, error: Exception) -> str:
 
 @web.middleware
 async def _loopback_only(request: web.Request, handler: Callable) -> web.StreamResponse:
+    request.app[DOOR].spoke(request.protocol)
     origin = request.headers.get("Origin")
     if _hostname(f"//{request.host}") not in LOOPBACK_HOSTS:
         raise web.HTTPForbidden(text="Host: this venue answers on loopback only")
     if origin is not None and _hostname(origin) not in LOOPBACK_HOSTS:
         raise web.HTTPForbidden(text="Origin: this venue answers pages of loopback only")
-    return await handler(request)
+    try:
+        return await handler(request)
+    except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as refusal:
+        allowed = {"Allow": refusal.headers["Allow"]} if "Allow" in refusal.headers else None
+        return web.Response(status=refusal.status, headers=allowed)
+    except web.HTTPRequestEntityTooLarge:
+        return web.Response(status=413, text="Failed to buffer the request body: length limit exceeded")
 
 
 def _hostname(url: str) -> str | None:
@@ -75,11 +159,20 @@ def _hostname(url: str) -> str | None:
         return None
 
 
-async def _post(venue: PaperVenue, request: web.Request) -> web.Response:
-    status, content_type, body = await venue.http(
-        request.path, request.headers, await request.read(), request.remote or ADDRESS
-    )
-    return web.Response(status=status, body=body, headers={"Content-Type": content_type})
+async def _post(venue: PaperVenue, request_s: float, request: web.Request) -> web.Response:
+    try:
+        async with asyncio.timeout(request_s):
+            body = await request.read()
+    except TimeoutError:
+        late = web.Response(status=408)
+        late.force_close()
+        return late
+    try:
+        status, content_type, answer = await venue.http(request.path, request.headers, body, request.remote or ADDRESS)
+    except LinkClosed:  # a fault that a test asked for
+        request.transport.abort()
+        raise
+    return web.Response(status=status, body=answer, headers={"Content-Type": content_type})
 
 
 async def _websocket(venue: PaperVenue, request: web.Request) -> web.WebSocketResponse:

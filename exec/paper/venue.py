@@ -15,11 +15,13 @@ import orjson
 from exec.paper import requests
 from exec.paper.events import Block
 from exec.paper.exchange import Exchange, Market
+from exec.paper.faults import Faults
 from exec.paper.gateway import RateLimited
 from exec.paper.hub import Frames, Hub, TooManyConnections
 from exec.paper.info import Internal
 from exec.paper.lead_venue import LeadVenue
 from exec.paper.line import Line
+from exec.paper.scenarios import Play
 from feeds.clock import NS_PER_S, Clock
 from feeds.errors import LinkClosed
 from feeds.link import Connection, Dial, memory_pair
@@ -43,8 +45,11 @@ class PaperVenue:
         clock: Clock,
         block_s: float = 0.1,
         lead: LeadVenue | None = None,
+        faults: Faults | None = None,
     ):
         self.exchange, self.market, self.hub, self.clock, self.lead = exchange, market, hub, clock, lead
+        self.faults = faults  # for tests
+        self.plays: list[Play] = []
         self._block_ns = round(block_s * NS_PER_S)
         self._lines: dict[int, Line] = {}
         self._serving: set[asyncio.Task] = set()
@@ -66,10 +71,13 @@ class PaperVenue:
 
     def step(self, block_ns: int) -> Block:
         """Makes the block of time `block_ns` and queues the frames it causes."""
+        for play in self.plays:
+            play.advance(block_ns)
         block = self.exchange.run_block(block_ns, self.market)
         if self.lead is not None:
             self.lead.step(block_ns)
-        self._deliver(self.hub.publish(block, block_ns))
+        if not self.hub.gateway.is_out:
+            self._deliver(self.hub.publish(block, block_ns))
         for connection in self.hub.idle(block_ns):
             self._cut(connection, "it was sent nothing for 60 s")
         return block
@@ -77,7 +85,12 @@ class PaperVenue:
     # --- REST -----------------------------------------------------------------------------------------------------
 
     async def http(self, path: str, headers: Mapping[str, str], body: bytes, ip: str = "127.0.0.1") -> Response:
-        """Answers a POST; /exchange is answered when its block has executed."""
+        """Answers a POST; /exchange is answered when its block has executed.  Raises LinkClosed only under faults."""
+        if self.faults is not None:
+            return await self.faults.rest(self._http, path, headers, body, ip)
+        return await self._http(path, headers, body, ip)
+
+    async def _http(self, path: str, headers: Mapping[str, str], body: bytes, ip: str) -> Response:
         if path not in ("/info", "/exchange"):
             return 404, TEXT, b"Not Found"
         if _content_type(headers) != JSON:
@@ -116,6 +129,8 @@ class PaperVenue:
 
     async def serve_connection(self, connection: Connection, ip: str = "127.0.0.1") -> None:
         """Serves one websocket connection until either side ends it."""
+        if self.faults is not None:
+            connection = self.faults.around(connection)
         try:
             number = self.hub.connect(self.clock.now_ns(), ip)
         except TooManyConnections as refused:
@@ -145,6 +160,11 @@ class PaperVenue:
             if line is not None and not line.put(frame):
                 self._cut(number, "its reader is too slow")
 
+    @property
+    def backlog(self) -> int:
+        """Frames queued to the connection that is furthest behind."""
+        return max((line.queued for line in self._lines.values()), default=0)
+
     def _cut(self, number: int, reason: str) -> None:
         line = self._lines.get(number)
         if line is not None:
@@ -165,6 +185,8 @@ class PaperVenue:
             line.cut()
         for answer in list(self._answers):
             answer.cancel()
+        if self.faults is not None:
+            self.faults.close()
         await asyncio.gather(*(line.ended.wait() for line in lines))
         if self.lead is not None:
             await self.lead.close()

@@ -6,7 +6,8 @@ milliseconds; side is "B" or "A".  One renderer serves REST answers, websocket p
 
 from collections.abc import Sequence
 
-from exec.paper.events import BUY, Fill, Funding, OrderView, Trade
+from exec.paper.candles import Candle, closing_ms
+from exec.paper.events import BUY, SELL, Fill, Funding, OrderView, Trade, TriggerTerms, TwapEvent
 from exec.paper.listing import Listing
 from mmjax.units import format_decimal, format_usd, px_decimals
 
@@ -15,6 +16,7 @@ NO_HASH = "0x" + "0" * 64  # this venue has no chain; the real one also sends ze
 CACHED_TEXTS = 8192  # decimal strings remembered per market and kind; prices and sizes repeat far more than they change
 BOOK_LEVELS = 20  # levels per side of a book on the wire
 WHOLE_BOOK = 1 << 30
+MARKET_TIFS = ("FrontendMarket", "LiquidationMarket")
 
 
 Depth = Sequence[tuple[int, int, int]]  # (px, lots, order count), best first
@@ -127,7 +129,7 @@ def direction(start_lots: int, side: int, lots: int) -> str:
 
 
 def fill(market: MarketText, own: Fill) -> dict:
-    """An account's own trade."""
+    """An account's own trade; builderFee, liquidation and cloid appear only where there is one."""
     answer = {
         "coin": market.coin,
         "px": market.px[own.px],
@@ -135,7 +137,7 @@ def fill(market: MarketText, own: Fill) -> dict:
         "side": SIDE[own.side],
         "time": own.time_ms,
         "startPosition": market.lots[own.start_lots],
-        "dir": direction(own.start_lots, own.side, own.lots),
+        "dir": own.direction or direction(own.start_lots, own.side, own.lots),
         "closedPnl": format_usd(own.closed_pnl_uusd),
         "hash": NO_HASH,
         "oid": own.oid,
@@ -143,15 +145,24 @@ def fill(market: MarketText, own: Fill) -> dict:
         "fee": format_usd(own.fee_uusd),
         "tid": own.tid,
         "feeToken": "USDC",
-        "twapId": None,
+        "twapId": own.twap_id,
     }
     if own.cloid is not None:
         answer["cloid"] = own.cloid
+    if own.builder_fee_uusd:
+        answer["builderFee"] = format_usd(own.builder_fee_uusd)
+    if own.liquidation is not None:
+        forced = own.liquidation
+        answer["liquidation"] = {
+            "liquidatedUser": forced.user,
+            "markPx": market.px[forced.mark_px],
+            "method": forced.method,
+        }
     return answer
 
 
 def order(market: MarketText, view: OrderView) -> dict:
-    """A resting order as openOrders and orderUpdates write it; cloid and reduceOnly appear only when set."""
+    """An order as openOrders and orderUpdates write it: no trigger fields; cloid and reduceOnly only when set."""
     answer = {
         "coin": market.coin,
         "side": SIDE[view.side],
@@ -170,6 +181,7 @@ def order(market: MarketText, view: OrderView) -> dict:
 
 def frontend_order(market: MarketText, view: OrderView) -> dict:
     """An order with everything the venue's own screen shows."""
+    trigger = view.trigger
     return {
         "coin": market.coin,
         "side": SIDE[view.side],
@@ -177,17 +189,31 @@ def frontend_order(market: MarketText, view: OrderView) -> dict:
         "sz": market.lots[view.lots],
         "oid": view.oid,
         "timestamp": view.time_ms,
-        "triggerCondition": "N/A",
-        "isTrigger": False,
-        "triggerPx": "0.0",
-        "children": [],
-        "isPositionTpsl": False,
+        "triggerCondition": "N/A" if trigger is None else trigger_condition(market, view.side, trigger),
+        "isTrigger": trigger is not None,
+        "triggerPx": "0.0" if trigger is None else market.px[trigger.px],
+        "children": [frontend_order(market, child) for child in view.children],
+        "isPositionTpsl": view.is_position_tpsl,
         "reduceOnly": view.reduce_only,
-        "orderType": "Market" if view.tif == "FrontendMarket" else "Limit",
+        "orderType": order_type(view),
         "origSz": market.lots[view.orig_lots],
         "tif": view.tif,
         "cloid": view.cloid,
     }
+
+
+def trigger_condition(market: MarketText, side: int, trigger: TriggerTerms) -> str:
+    """What the order waits for: a sell takes profit above and stops loss below, a buy the other way round."""
+    where = "above" if (trigger.tpsl == "tp") == (side == SELL) else "below"
+    return f"Price {where} {market.px[trigger.px].removesuffix('.0')}"
+
+
+def order_type(view: OrderView) -> str:
+    """The venue's name for the kind of an order."""
+    if view.trigger is None:
+        return "Market" if view.tif in MARKET_TIFS else "Limit"
+    name = "Take Profit" if view.trigger.tpsl == "tp" else "Stop"
+    return f"{name} {'Market' if view.trigger.is_market else 'Limit'}"
 
 
 def funding(market: MarketText, payment: Funding) -> dict:
@@ -199,4 +225,33 @@ def funding(market: MarketText, payment: Funding) -> dict:
         "szi": market.lots[payment.lots],
         "fundingRate": payment.rate,
         "nSamples": None,
+    }
+
+
+def twap_row(event: TwapEvent) -> dict:
+    """A status change of a TWAP as its history has it; its time is in seconds."""
+    status = {"status": event.status}
+    return {"time": event.time_ms // 1000, "state": event.state, "status": status, "twapId": event.twap_id}
+
+
+def ledger_row(time_ms: int, delta: dict) -> dict:
+    """A line of an account's ledger."""
+    return {"time": time_ms, "hash": NO_HASH, "delta": delta}
+
+
+def candle(market: MarketText, interval: str, row: Candle) -> dict:
+    """A candle of a market."""
+    open_ms, open_px, high_px, low_px, close_px, lots, count = row
+    px = market.px
+    return {
+        "t": open_ms,
+        "T": closing_ms(interval, open_ms),
+        "s": market.coin,
+        "i": interval,
+        "o": px[open_px],
+        "c": px[close_px],
+        "h": px[high_px],
+        "l": px[low_px],
+        "v": market.lots[lots],
+        "n": count,
     }

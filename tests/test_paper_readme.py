@@ -1,0 +1,68 @@
+"""The venue's page says what the venue offers: tables and lists against the code."""
+
+import re
+import typing
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from exec.paper import actions, info_account, info_elsewhere, info_market, inquiry, subscription
+from exec.paper.limits import Limits
+from exec.paper.options import Options
+from exec.paper.scenarios import SCENARIOS
+
+PAGE = (Path(__file__).resolve().parents[1] / "exec/paper/README.md").read_text()
+
+
+def part(name: str) -> str:
+    """What stands between two marks of the page."""
+    return re.search(rf"<!-- {name} -->(.*?)<!-- /{name} -->", PAGE, re.DOTALL)[1]
+
+
+def named(text: str) -> set[str]:
+    """Words in backticks."""
+    return set(re.findall(r"`([A-Za-z0-9]+)`", text))
+
+
+def tags(base: type) -> set[str]:
+    """Tags of all offspring of a struct."""
+    found = set()
+    for kind in base.__subclasses__():
+        found |= {kind.__struct_config__.tag} | tags(kind)
+    return {tag for tag in found if tag}
+
+
+def test_every_question_is_listed():
+    assert info_account and info_elsewhere and info_market
+    assert named(part("info")) == tags(inquiry.Request) - _untagged(inquiry.Request)
+
+
+def test_every_action_is_listed():
+    offered = {kind.__struct_config__.tag for kind in typing.get_args(actions.AnyAction)}
+    assert named(part("actions")) - {"na", "normalTpsl", "positionTpsl"} == offered
+
+
+def test_every_channel_is_listed():
+    offered = {kind.__struct_config__.tag for kind in typing.get_args(subscription.AnySubscription)}
+    assert named(part("channels")) == offered
+
+
+def test_every_scenario_is_told_in_its_own_words():
+    rows = re.findall(r"\| `([a-z-]+)` \| (.*?) \|", part("scenarios"))
+    assert dict(rows) == {name: scenario.about for name, scenario in SCENARIOS.items()}
+
+
+@pytest.mark.parametrize("kind", [Options, Limits])
+def test_every_option_is_listed(kind):
+    table = PAGE[PAGE.index("## Where the real venue") : PAGE.index("## Scenarios")]
+    assert {row.name for row in fields(kind)} - {"fees"} <= set(re.findall(r"`([a-z_]+)`", table))
+
+
+def _untagged(base: type) -> set[str]:
+    """Tags that are only the names of bases."""
+    found = set()
+    for kind in base.__subclasses__():
+        if kind.__subclasses__():
+            found |= {kind.__struct_config__.tag} | _untagged(kind)
+    return found
