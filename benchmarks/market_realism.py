@@ -75,8 +75,8 @@ DIFFERENCE_BANDS = {
     "correlation_60s": 0.25,
 }
 MARKOUT_ERRORS, MARKOUT_SIGMAS = 2.0, 0.1  # standard errors, or of the move over its horizon: whichever is more
-# Known to stand outside: SOL's half of orders of the least size the venue takes, which the other coins do not have.
-# The markets' makers look at one common factor on their own clocks, but just as promptly in SOL as in BTC.
+# Known to stand outside: a quarter of SOL's orders are of about the least size the venue takes, unlike other coins'.
+# And synthetic BTC and SOL move together a little sooner than the recorded ones.
 MISSED = {("SOL", "order_median_usd"), ("SOL", "order_p75_usd"), ("pairs", "correlation_1s_BTC_SOL")}
 
 START_NS = 1_750_000_000_000_000_000

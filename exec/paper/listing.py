@@ -65,8 +65,9 @@ class Listing:
 
 
 # Statistics at the head of the universe, down at a perp with 10^-4 of its volume, and how the way between them bends.
-# Head and bend are fitted to the recordings of BTC, ETH, SOL and WLFI, the tail to minute candles of 173 perps
-# (volatility) and to snapshots of the whole universe (spread, depth); `benchmarks/market.md` shows the fit.
+# Head and bend are tuned to recordings of BTC, ETH, SOL and WLFI (`benchmarks/market.md`).  The tail is a guess: less
+# wild than minute candles of new perps, wilder than those of old ones (2.5 in the median of 173), and spread and depth
+# of the size of universe snapshots.
 HEAD_VOLUME_USD = 4e9
 SIGMA_BPS_RT_S = (0.6, 4.5, 0.45)
 SPREAD_BPS = (0.06, 8.0, 0.4)

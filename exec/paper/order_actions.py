@@ -176,6 +176,7 @@ class OrderActions:
 
 
 def oid_or_cloid(oid: int | str) -> int | str:
+    """An order id as it is, a client id in lower case."""
     return oid.lower() if isinstance(oid, str) else oid
 
 
