@@ -96,13 +96,17 @@ class Reader:
     # --- the start
 
     async def open(self, mark_px: np.ndarray) -> None:
-        """Reads positions with exactly the fills that they contain, and opens the account.  Raises ExecError."""
+        """Reads positions with exactly the fills that they contain, and opens the account.  Raises ExecError.
+
+        What is held is valued at the marks of that very answer, all else at `mark_px` [A].
+        """
         markets = self.account.markets
         start_ms = wire.account_state(await self._ask_state(), markets).time_ms
         self._fills_ms = start_ms - HISTORY_MS
         fills = await self._fill_page(self._fills_ms)
         for _ in range(OPEN_TRIES):
-            state = wire.account_state(await self._ask_state(), markets)
+            answer = await self._ask_state()
+            state = wire.account_state(answer, markets)
             before, fills = fills, await self._fill_page(self._fills_ms)
             if fills == before:
                 break
@@ -110,6 +114,9 @@ class Reader:
             raise Unknown("the account traded each time it was read: end what else trades on it")
         if state.unmanaged:
             log.warning("positions in %s are left alone: not quoted", ", ".join(state.unmanaged))
+        mark_px = mark_px.copy()
+        for row, px in wire.marks(answer, markets).items():
+            mark_px[row] = px
         self.account.open(state, wire.own_fills(fills, markets), mark_px)
 
     # --- forever

@@ -64,7 +64,7 @@ class Window:
             self._server = await asyncio.start_unix_server(self._serve, self.path, limit=MAX_REQUEST)
             self.path.chmod(0o600)
         except (OSError, WindowError) as failure:
-            log.warning("this run cannot be asked to explain itself: %s: %s", self.path, failure)
+            log.warning("this program cannot be asked anything: %s: %s", self.path, failure)
 
     async def close(self) -> None:
         """Stops, and takes the socket away."""

@@ -20,7 +20,7 @@ STARTED_NS = time.perf_counter_ns()  # before the heavy imports: what a person w
 import typer  # noqa: E402
 
 from mmjax import __version__  # noqa: E402
-from mmjax.errors import ConfigError, MmjaxError  # noqa: E402
+from mmjax.errors import ConfigError, MmjaxError, TapeError  # noqa: E402
 
 log = logging.getLogger("mmjax")
 
@@ -150,8 +150,7 @@ def fund(
     from mmjax import venue_cli
 
     _log_to_stderr()
-    for line in asyncio.run(venue_cli.fund(venue_cli.parse_funds(deposits), pid)):
-        _out(line)
+    asyncio.run(venue_cli.fund(venue_cli.parse_funds(deposits), pid, _out))
 
 
 @app.command()
@@ -241,7 +240,7 @@ def main() -> None:
     try:
         sys.exit(app(standalone_mode=False) or 0)  # a command's own exit code
     except MmjaxError as error:
-        _fail(str(error), USAGE_ERROR if isinstance(error, ConfigError) else RUN_ERROR)
+        _fail(str(error), USAGE_ERROR if isinstance(error, ConfigError | TapeError) else RUN_ERROR)
     except ExceptionGroup as group:
         _fail("; ".join(str(error) for error in group.exceptions), RUN_ERROR)
     except typer.Exit as leave:

@@ -8,11 +8,12 @@ import json
 import logging
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from mmjax.errors import ConfigError
 from mmjax.units import DecimalError, format_usd, parse_decimal
@@ -23,13 +24,10 @@ SAVE_EVERY_S = 60.0
 MOST_USD = 10**12  # one deposit; keeps integers small
 FASTEST_BLOCK_MS, SLOWEST_BLOCK_MS = 10, 5_000
 MAX_PERPS = 1024
-WORDS = {  # what an option in words may say
-    "trigger_answer": ("resting", "waitingForTrigger"),
-    "order_reservation": ("worst_side", "both_sides"),
-    "liquidation_cooldown": ("whole", "wait"),
-    "backstop_margin": ("forfeited", "returned"),
-}
-WORTHLESS = "made from the seed and known to everybody: for this venue only, never for money"
+MAX_SEED = 2**32 - 1
+MOST_OF = {"percent": 100, "ppm": 10**6 - 1, "days": 36_500}  # what an option may be, by a word of its name
+WIDTH, INDENT = 80, 12  # of what is shown to a person
+WORTHLESS = "made from the seed, so everybody has it: for this venue only, never for money"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +62,18 @@ class Setup:
             raise ConfigError(
                 f"block_ms = {self.block_ms:g}: must be at least {FASTEST_BLOCK_MS} and at most {SLOWEST_BLOCK_MS}"
             )
-        if self.state is not None and self.tape is not None:
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ConfigError(f"seed = {self.seed}: must be at least 0 and at most {MAX_SEED}")
+        if self.state is not None:
+            self._check_state(self.state)
+
+    def _check_state(self, path: Path) -> None:
+        if self.tape is not None:
             raise ConfigError("state: recordings always start at their beginning; leave out --state or --tape")
+        if path.is_dir():
+            raise ConfigError(f"state {str(path)!r} is a folder: name a file in it")
+        if not path.parent.is_dir():
+            raise ConfigError(f"state {str(path)!r}: there is no folder {str(path.parent)!r}; make it first")
 
 
 @dataclass(slots=True)
@@ -84,7 +92,7 @@ def parse_usd(name: str, text: str) -> int:
     try:
         uusd = parse_decimal(text, 6)
     except DecimalError as error:
-        raise ConfigError(f"{name} {text!r}: {error}") from None
+        raise ConfigError(f"{name} {text!r}: {error}, as in 1000.50") from None
     if not 0 <= uusd <= MOST_USD * 10**6:
         raise ConfigError(f"{name} {text!r}: give a positive amount, at most {MOST_USD} USD")
     return uusd
@@ -96,12 +104,14 @@ def parse_funds(texts: list[str]) -> dict[str, int]:
     for text in texts:
         address, _, usd = text.partition("=")
         digits = address.lower().removeprefix("0x")
-        if len(digits) != 40 or not all(digit in "0123456789abcdef" for digit in digits):
+        if not usd or len(digits) != 40 or not all(digit in "0123456789abcdef" for digit in digits):
             raise ConfigError(f"fund {text!r}: expected ADDRESS=USD with an address of 40 hex digits")
-        uusd = parse_usd(f"fund {address}", usd)
+        user, uusd = "0x" + digits, parse_usd(f"fund {address}", usd)
         if not uusd:
             raise ConfigError(f"fund {text!r}: give a positive amount")
-        funds["0x" + digits] = funds.get("0x" + digits, 0) + uusd
+        funds[user] = funds.get(user, 0) + uusd
+        if funds[user] > MOST_USD * 10**6:
+            raise ConfigError(f"fund {text!r}: with the amounts before it more than {MOST_USD} USD; give less")
     return funds
 
 
@@ -119,15 +129,28 @@ def parse_options(texts: list[str]) -> tuple[Any, Any]:
         if name not in kinds:
             raise ConfigError(f"option {text!r}: unknown; use one of {', '.join(sorted(kinds))}")
         kind, expected = kinds[name]
-        if value not in WORDS.get(name, (value,)):
-            raise ConfigError(f"option {text!r}: use one of {', '.join(WORDS[name])}")
         try:
-            chosen[kind][name] = msgspec.convert(value, expected, strict=False)
-        except msgspec.ValidationError as error:
-            raise ConfigError(f"option {text!r}: {error}") from None
-        if type(chosen[kind][name]) is int and chosen[kind][name] < 0:
-            raise ConfigError(f"option {text!r}: must be at least 0")
+            chosen[kind][name] = found = msgspec.convert(value, expected, strict=False)
+        except msgspec.ValidationError:
+            raise ConfigError(f"option {text!r}: expected {name}={_expected(expected)}") from None
+        least, most = int(kind is Limits), _most(name)
+        if type(found) is int and not least <= found <= most:
+            raise ConfigError(f"option {text!r}: must be at least {least} and at most {most}")
     return Options(**chosen[Options]), Limits(**chosen[Limits])
+
+
+def _expected(kind: Any) -> str:
+    """How a value of an option's type is written."""
+    if kind is bool:
+        return "true or false"
+    if kind is int:
+        return "a whole number"
+    choices = get_args(kind)
+    return "a whole number or null" if type(None) in choices else " or ".join(choices)
+
+
+def _most(name: str) -> int:
+    return next((most for word, most in MOST_OF.items() if word in name.split("_")), MOST_USD)
 
 
 async def run(
@@ -138,6 +161,7 @@ async def run(
     from exec.window import Window
 
     setup.check()
+    logging.getLogger("exec.paper.scenarios").setLevel(logging.INFO)  # their beginnings and ends
     stop = asyncio.Event()
     async with AsyncExitStack() as stack:
         opened = await _open(setup, stack)
@@ -163,6 +187,8 @@ async def _open(setup: Setup, stack: AsyncExitStack) -> Opened:
     from exec.sign import Signer, paper_key
     from feeds.clock import SystemClock
 
+    if setup.state is not None:
+        stack.callback(_alone(setup.state))
     demo = Signer(paper_key(setup.seed)) if setup.demo_uusd else None
     funds = dict(setup.funds_uusd)
     if demo is not None:
@@ -181,6 +207,20 @@ async def _open(setup: Setup, stack: AsyncExitStack) -> Opened:
     if setup.state is not None:
         write(setup.state, framed(_state(opened)))  # if it cannot be written, that is better known now
     return opened
+
+
+def _alone(path: Path) -> Callable[[], None]:
+    """Keeps a second venue from the same file; returns what lets it in.  Raises ConfigError where one has it."""
+    import filelock
+
+    lock = filelock.FileLock(path.with_name(path.name + ".lock"), blocking=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise ConfigError(f"state {str(path)!r} is in use by another venue: name another, or end that one") from None
+    except OSError as failure:
+        raise ConfigError(f"state {str(path)!r}: {failure.strerror}; nothing can be saved there") from None
+    return lock.release
 
 
 async def _until(stop: asyncio.Event, *works: Coroutine) -> None:
@@ -267,40 +307,44 @@ def screen(opened: Opened) -> str:
     """The same for a person."""
     told = facts(opened)
     url, demo = told["url"], told["demo"]
-    lines = [
-        f"paper venue on {url}, websocket {told['ws_url']}; this machine only",
-        "",
-        *_row("markets", f"{told['perps']} perps, ids as in meta; seed {told['seed']}"),
-        *(
-            line
-            for dex, ids in told["builder_dexes"].items()
-            for line in _row("dex " + dex, ", ".join(f"{coin} {number}" for coin, number in ids.items()))
-        ),
-        *_row("rhythm", f"a block every {told['block_ms']:g} ms, streams as in {told['cadence']!r}"),
-    ]
+    lines = [f"paper venue on {url}, for this machine only", ""]
+    lines += _row("websocket", told["ws_url"])
+    lines += _row("markets", f"{told['perps']} perps, ids as in meta; seed {told['seed']}")
+    for dex, ids in told["builder_dexes"].items():
+        lines += _row(f"dex {dex}", ", ".join(f"{coin} {number}" for coin, number in ids.items()))
+    lines += _row("rhythm", f"a block every {told['block_ms']:g} ms, streams as in {told['cadence']!r}")
     if told["lead_symbols"]:
-        lines += _row("lead feed", f"{len(told['lead_symbols'])} markets at ws://127.0.0.1:{told['port']}/lead/stream")
+        lines += _row("lead feed", f"{len(told['lead_symbols'])} markets, ws://127.0.0.1:{told['port']}/lead/stream")
     for user, usd in told["accounts"].items():
-        lines += _row("account", f"{user}  {usd} USD" + ("  (demo)" if demo and user == demo["address"] else ""))
+        lines += _row("account", f"{user} {usd} USD{' (demo)' if demo and user == demo['address'] else ''}")
     if demo:
-        lines += _row("demo key", f"{demo['private_key']}", f"{demo['note']}")
+        lines += _row("demo key", demo["private_key"], demo["note"])
     for play in told["scenarios"]:
         where = f" on {play['market']}" if play["market"] else ""
         lines += _row("scenario", f"{play['name']}{where} in {play['start_s']:g} s")
     if told["state"]:
-        lines += _row("state", f"{told['state']}, {told['restored_accounts']} accounts restored; saved every minute")
-    lines += [
-        "",
-        *_row("official SDK", f'Info("{url}"), Exchange(eth_account.Account.from_key(KEY), "{url}")'),
-        *_row("any other", f"its REST url {url}, its websocket url {told['ws_url']}, signing as on testnet"),
-        *_row("deposit", "mmjax fund ADDRESS=USD"),
-        *_row("end", "Ctrl-C"),
-    ]
+        lines += _row("state", f"{told['state']}: {told['restored_accounts']} accounts restored; saved each minute")
+    lines.append("")
+    lines += _row("SDK", "wallet = eth_account.Account.from_key(KEY)", f'Info("{url}"), Exchange(wallet, "{url}")')
+    lines += _row("any other", "its REST and websocket urls as above, signing as on testnet")
+    lines += _row("deposit", f"{_program()} fund ADDRESS=USD (--pid {told['pid']} if several venues run)")
+    lines += _row("end", "Ctrl-C")
     return "\n".join(lines)
 
 
 def _row(name: str, *texts: str) -> list[str]:
-    return [f"  {name if not place else '':<14}{text}" for place, text in enumerate(texts)]
+    """A name and what it is, as wide as a terminal unless a word is wider."""
+    wrapped = [
+        line
+        for text in texts
+        for line in textwrap.wrap(text, WIDTH - INDENT, break_long_words=False, break_on_hyphens=False)
+    ]
+    return [f"{'  ' + name if not place else '':<{INDENT}}{line}" for place, line in enumerate(wrapped)]
+
+
+def _program() -> str:
+    """This program as it was started."""
+    return sys.argv[0] if Path(sys.argv[0]).name == "mmjax" else "mmjax"
 
 
 # --- deposits
@@ -323,17 +367,13 @@ def answer(exchange: Any, request: dict[str, Any]) -> dict[str, Any]:
     return {"user": user, "account_value_usd": format_usd(exchange.margin_of(user).total_value_uusd)}
 
 
-async def fund(funds_uusd: Mapping[str, int], pid: int | None) -> list[str]:
-    """Asks the running venue for deposits; returns a line for each.  Raises WindowError, ConfigError."""
-    from exec.window import ask, choose, running
+async def fund(funds_uusd: Mapping[str, int], pid: int | None, out: Callable[[str], None]) -> None:
+    """Asks the running venue for deposits and says each that is made.  Raises WindowError, ConfigError."""
+    from exec.window import ask, running
 
     place = _place()
-    found = running(place)
-    if not found:
+    if not running(place):
         raise ConfigError("no venue is running: start one with `mmjax venue`")
-    chosen = choose(found, pid)
-    lines = []
     for user, uusd in funds_uusd.items():
-        told = await ask(place, {"ask": "deposit", "user": user, "uusd": uusd}, chosen)
-        lines.append(f"{user}: {format_usd(uusd)} USD deposited, account value {told['account_value_usd']} USD")
-    return lines
+        told = await ask(place, {"ask": "deposit", "user": user, "uusd": uusd}, pid)
+        out(f"{user}: {format_usd(uusd)} USD deposited, account value {told['account_value_usd']} USD")

@@ -8,8 +8,11 @@ once it has ended.
 import asyncio
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -23,7 +26,12 @@ from exec.loop import Cadence, Loop, Wiring
 from exec.orders import is_ours
 from exec.paper.build import build
 from exec.paper.clearing import HOUSE_NOISE
+from exec.paper.exchange import Exchange
+from exec.paper.flow import FlowOptions, SyntheticMarket
+from exec.paper.hub import Hub
 from exec.paper.lead import LeadOptions
+from exec.paper.limits import Limits
+from exec.paper.listing import Listing, universe
 from exec.paper.venue import PaperVenue, memory_dial, memory_lead_dial, memory_rest
 from exec.sign import NonceMark, NonceSource, Signer, paper_key
 from feeds.clock import NS_PER_S, Clock, run_virtual
@@ -32,11 +40,18 @@ from feeds.universe import parse_universe
 from mmjax import model
 from mmjax.config import load
 from mmjax.step import CompiledStep
+from mmjax.units import tick_px
 
 START_NS = 1_767_229_200 * NS_PER_S + 100 * NS_PER_S
 LATENCY_S = 0.02
 WATCH_S = 0.05
 PERPS = 12
+# Statistics at the head and the tail of a market in which much happens within seconds: thin, jumpy, much taken from.
+SIGMA_BPS_RT_S, SPREAD_BPS, DEPTH_USD, TRADES_PER_S = (1.0, 10.0), (0.1, 20.0), (40_000.0, 150.0), (4.0, 0.02)
+LIVELY = FlowOptions(
+    quote_size_sigma=0.4, informed_frac=0.25, chase_frac=0.0, cluster_ratio=0.5, cluster_decay_per_s=0.5,
+    reach_sigmas=4.0, deepest_reach_sigmas=20.0, sweep_frac=0.05,
+)  # fmt: skip
 MAKER_FEE_BPS = 1.5
 CADENCE = Cadence(0.05, 0.5, 60.0)
 SIGNER = Signer(paper_key(1))
@@ -268,6 +283,33 @@ class Stage:
                 self.wrong.append(f"own orders cross: {where}")
 
 
+def lively_venue(clock: Clock, seed: int, funds_uusd: dict[str, int]) -> PaperVenue:
+    """A venue as `build` makes it, without a second one to lead it, in whose market more happens."""
+    listings = universe(PERPS)
+    exchange = Exchange(listings, None, clock.now_ns())
+    market = SyntheticMarket([_lively(listing) for listing in listings], np.random.default_rng(seed), LIVELY)
+    for user, uusd in funds_uusd.items():
+        exchange.deposit(user, uusd)
+    venue = PaperVenue(exchange, market, Hub(exchange, limits=Limits()), clock)
+    venue.step(clock.now_ns())
+    return venue
+
+
+def _lively(listing: Listing) -> Listing:
+    share = min(max(math.log10(4e9 / max(listing.day_volume_usd, 1.0)) / 4, 0.0), 1.0)
+
+    def between(head_tail: tuple[float, float], curvature: float = 1.0) -> float:
+        return head_tail[0] * (head_tail[1] / head_tail[0]) ** share**curvature
+
+    return replace(
+        listing,
+        sigma_bps_rt_s=between(SIGMA_BPS_RT_S, 2.0),
+        spread_bps=max(between(SPREAD_BPS), 1e4 * tick_px(listing.start_px, listing.sz_decimals) / listing.start_px),
+        depth_usd=between(DEPTH_USD),
+        trades_per_s=0.0 if listing.is_delisted else between(TRADES_PER_S),
+    )
+
+
 def play(
     kit: Kit,
     folder: Path,
@@ -285,7 +327,8 @@ def play(
 
     async def main(clock: Clock) -> Stage:
         funds_uusd = {SIGNER.address: round(capital_usd * 1e6)}
-        venue = build(clock, seed, funds_uusd, perps=PERPS, lead=kit.lead or LeadOptions())
+        make = lively_venue if kit.lead is None else partial(build, perps=PERPS, lead=kit.lead)
+        venue = make(clock, seed, funds_uusd)
         stage = Stage(clock, venue, kit, folder, seed, cadence)
         if prepare is not None:
             prepare(stage)

@@ -265,7 +265,7 @@ def test_open_interest_that_falls_widens_both_sides_of_a_flat_market(kit, tmp_pa
         await asyncio.sleep(2.0)
         after_bps = await mean_depths_bps(stage, 8.0, QUIET)
         assert not stage.position_lots(QUIET)
-        assert (during_bps > 1.5 * np.maximum(before_bps, after_bps)).all()
+        assert (during_bps > 1.5 * before_bps).all() and (during_bps > 1.25 * after_bps).all()
 
     settled(play(kit, tmp_path, 400.0, scene, with_requests))
 
@@ -324,10 +324,10 @@ def test_orders_refused_in_a_row_stop_what_would_grow_until_they_are_taken_again
         asset, matching = stage.loop.specs[ROW].asset, stage.exchange.matching
         place = matching.place
 
-        def refuse(account, request):
+        def refuse(account, request, *family):
             if request.asset == asset:
                 return {"error": f"Insufficient margin to place order. asset={asset}"}
-            return place(account, request)
+            return place(account, request, *family)
 
         matching.place = refuse
         stage.venue.market._fair.push(np.array([row_of(stage, ROW)]), np.array([25.0]))  # gives a reason to move orders
@@ -398,7 +398,8 @@ def test_a_burst_of_small_fills_stops_the_side_that_builds(kit, tmp_path):
             await asyncio.sleep(0.1)
         await until_sides(stage, {ASK}, 3.0)
         assert by_cause(stage) == {Cause.FILL_RATE: Grade.REDUCE_ONLY}
-        assert shown(stage) == "bid: limited to reducing: burst of fills"
+        words = "bid: limited to reducing: burst of fills"  # also once the makers are back whom the bites took away
+        await stage.until(lambda: shown(stage) == words, 3.0, words)
         assert held_usd(stage) < 3000
         await until_sides(stage, {BID, ASK}, 60.0)
 
@@ -474,12 +475,12 @@ def test_orders_refused_take_away_those_that_the_venue_would_take(kit, tmp_path)
         asset, matching = stage.loop.specs[ROW].asset, stage.exchange.matching
         place, bids = matching.place, []
 
-        def refuse(account, request):
+        def refuse(account, request, *family):
             if request.asset != asset or request.side != BID or account.user != stage.user:
-                return place(account, request)
+                return place(account, request, *family)
             bids.append(request)
             if len(bids) % 3:
-                return place(account, request)
+                return place(account, request, *family)
             return {"error": f"Insufficient margin to place order. asset={asset}"}
 
         matching.place = refuse

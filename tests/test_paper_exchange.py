@@ -9,6 +9,8 @@ from exec.paper.actions import (
     Noop,
     PlaceOrders,
     ScheduleCancel,
+    TwapOrder,
+    TwapWire,
 )
 from exec.paper.clearing import DAY_MS, FIRST_OID, HOUSE_NOISE
 from exec.paper.events import BUY, SELL
@@ -155,6 +157,8 @@ def test_an_action_refused_in_full_costs_nothing_but_failed_cancels_count(desk):
     desk.send(ALICE, PlaceOrders([bad, bad], "na"))
     desk.leverage(ALICE, 51)
     assert desk.exchange.requests_of(ALICE)[0] == 0
+    desk.send(ALICE, TwapOrder(TwapWire(0, True, "1000", False, 5, False)))
+    assert desk.exchange.requests_of(ALICE)[0] == 0
     desk.send(ALICE, PlaceOrders([bad, desk.wire(BUY, PX, LOTS)], "na"))
     assert desk.exchange.requests_of(ALICE)[0] == 2
     desk.send(ALICE, Cancel([CancelWire(0, 1)]))
@@ -221,13 +225,41 @@ def test_batch_modify_answers_like_orders(desk):
     assert statuses == [
         {"resting": {"oid": second + 1}},
         {"resting": {"oid": second + 2, "cloid": CLOID}},
-        {"error": "Cannot modify canceled or filled order asset=0"},
+        {"error": "Cannot modify canceled or filled order"},
     ]
 
 
 def test_modify_of_what_is_gone(desk):
     wire = desk.wire(BUY, PX, LOTS, "Alo")
-    assert desk.modify(ALICE, 7, wire) == err("Cannot modify canceled or filled order asset=0")
+    assert desk.modify(ALICE, 7, wire) == err("Cannot modify canceled or filled order")
+
+
+def test_modify_names_its_order_by_market_and_one_s_own(desk):
+    oid = desk.rest(ALICE, BUY, PX, LOTS)
+    gone = err("Cannot modify canceled or filled order")
+    assert desk.modify(ALICE, oid, desk.wire(BUY, PX, LOTS, "Alo", asset=1)) == gone
+    assert desk.modify(BOB, oid, desk.wire(BUY, PX, LOTS, "Alo")) == gone
+    assert desk.status_word(ALICE, oid) == "open"
+
+
+def test_modify_of_a_partly_filled_order_asks_for_its_own_size(desk):
+    oid = desk.rest(ALICE, BUY, PX, 2 * LOTS)
+    desk.exchange.background_take(0, SELL, LOTS, PX, HOUSE_NOISE)
+    assert desk.modify(ALICE, oid, desk.wire(BUY, PX, 2 * LOTS, "Alo")) == DEFAULT
+    (order,) = desk.exchange.orders_of(ALICE)
+    assert (order.lots, order.orig_lots) == (2 * LOTS, 2 * LOTS)
+
+
+def test_modify_may_rename_but_not_to_another_open_order_s_cloid(desk):
+    other = "0x" + "d" * 32
+    desk.rest(ALICE, BUY, PX - 9, LOTS, cloid=other)
+    oid = desk.rest(ALICE, BUY, PX, LOTS, cloid=CLOID)
+    new = "0x" + "e" * 32
+    assert desk.modify(ALICE, oid, desk.wire(BUY, PX, LOTS, "Alo", cloid=new)) == DEFAULT
+    text = "Error placing new order during modify: Order has duplicate cloid. asset=0"
+    assert desk.modify(ALICE, new, desk.wire(BUY, PX, LOTS, "Alo", cloid=other)) == err(text)
+    assert [order.cloid for order in desk.exchange.orders_of(ALICE)] == [other]
+    assert desk.exchange.order_status(ALICE, CLOID)[1] == desk.exchange.order_status(ALICE, new)[1] == "canceled"
 
 
 def test_failed_modify_has_cancelled_the_old_order(desk):
@@ -380,6 +412,8 @@ def traded(desk, user, usd):
 
 
 def test_scheduled_cancel_needs_a_million_traded(desk):
+    early = "Scheduled cancel time too early, must be at least 5 seconds from now."
+    assert desk.send(ALICE, ScheduleCancel(1)) == err(early)  # whatever was traded
     traded(desk, ALICE, 999_999)
     text = "Cannot set scheduled cancel time until enough volume traded. Required: $1000000. Traded: $999999."
     for time_ms in (desk.now_ms + 60_000, None):
@@ -417,7 +451,8 @@ def test_ten_triggers_a_day(desk):
     for _ in range(10):
         assert desk.send(ALICE, ScheduleCancel(desk.now_ms + 5_200)) == DEFAULT
         desk.block(6_000 * MS)
-    assert desk.send(ALICE, ScheduleCancel(desk.now_ms + 5_200))["status"] == "err"
+    text = "Too many scheduled cancels triggered for the day. Limit is 10."
+    assert desk.send(ALICE, ScheduleCancel(desk.now_ms + 5_200)) == err(text)
     desk.block((DAY_MS - desk.now_ms % DAY_MS) * MS)
     assert desk.send(ALICE, ScheduleCancel(desk.now_ms + 5_200)) == DEFAULT
 

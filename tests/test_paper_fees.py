@@ -10,7 +10,7 @@ import pytest
 from paper_desk import ALICE, BOB, CAROL, USD, Desk, perp
 
 from exec.paper.accounts import Account
-from exec.paper.actions import Builder, PlaceOrders
+from exec.paper.actions import Builder, ClaimRewards, PlaceOrders
 from exec.paper.clearing import HOUSE_FEES
 from exec.paper.events import BUY, SELL
 from exec.paper.exchange import Options
@@ -255,10 +255,11 @@ def test_a_referrer_claims_a_share_of_the_fees(desk):
     desk.order(ALICE, BUY, PX, LOTS, "Ioc")
     fee = PX * LOTS * 432 // 10**6
     assert alice.fills[-1].fee_uusd == fee
-    before, house = desk.exchange.account(BOB).cash_uusd, clearing.houses[HOUSE_FEES].cash_uusd
-    assert clearing.claim_rewards(desk.exchange.account(BOB)) == fee // 10
-    assert clearing.claim_rewards(desk.exchange.account(BOB)) == 0
-    assert desk.exchange.account(BOB).cash_uusd == before + fee // 10
+    bob, house = desk.exchange.account(BOB), clearing.houses[HOUSE_FEES].cash_uusd
+    assert desk.send(BOB, ClaimRewards()) == {"status": "ok", "response": {"type": "default"}}
+    assert desk.send(BOB, ClaimRewards()) == {"status": "err", "response": "No rewards to claim."}
+    assert bob.spot_uusd == bob.claimed_uusd == fee // 10
+    assert bob.ledger[-1].delta == {"type": "rewardsClaim", "amount": f"{fee // 10 / USD}", "token": "USDC"}
     assert clearing.houses[HOUSE_FEES].cash_uusd == house - fee // 10
     desk.exchange.check_conservation()
 

@@ -224,6 +224,14 @@ def test_self_trade_cancels_the_resting_order_and_the_taker_continues(desk):
     assert desk.status_word(ALICE, own) == "selfTradeCanceled"
 
 
+def test_a_batch_may_meet_itself(desk):
+    desk.exchange.background_set(0, SELL, PX + 2, 10 * LOTS)
+    wires = [desk.wire(SELL, PX + 1, LOTS), desk.wire(BUY, PX + 2, LOTS), desk.wire(BUY, PX + 1, LOTS)]
+    resting, filled, later = desk.batch(ALICE, *wires)
+    assert desk.status_word(ALICE, resting["resting"]["oid"]) == "selfTradeCanceled"
+    assert filled["filled"]["avgPx"] == "0.010002" and "resting" in later
+
+
 @pytest.mark.parametrize("side", [BUY, SELL])
 def test_reduce_only_without_a_position_or_on_its_side_is_refused(desk, side):
     text = "Reduce only order would increase position. asset=0"
@@ -448,9 +456,34 @@ def test_at_the_cap_positions_only_shrink(capped, user, side, lots, px, word):
     assert status.get("error") == texts.get(word[:4])
 
 
-def test_below_the_cap_nothing_changes(capped):
+def test_just_below_the_cap_a_tenth_of_it_may_still_be_opened(capped):
     capped.exchange.perps[0].open_interest_cap_uusd += 1
-    assert "resting" in capped.order(CAROL, SELL, PX, LOTS)
+    assert "resting" in capped.order(CAROL, SELL, PX, 1_000)
+
+
+@pytest.mark.parametrize(
+    ("side", "lots", "text"),
+    [
+        (BUY, 10_000, None),
+        (BUY, 10_001, "Order would increase open interest too quickly asset=0"),
+        (SELL, 20_000, None),
+        (SELL, 20_001, "Order would increase open interest too quickly asset=0"),
+    ],
+)
+def test_in_one_block_a_tenth_of_the_cap_is_opened(capped, side, lots, text):
+    capped.exchange.perps[0].open_interest_cap_uusd = 100_000 * PX
+    status = capped.order(ALICE, side, PX - 5 if side == BUY else PX + 5, lots)  # ALICE is long 10000
+    assert status.get("error") == text
+    assert capped.exchange.order_history(ALICE)[-1][1] == ("openInterestIncreaseRejected" if text else "open")
+
+
+def test_what_a_block_has_opened_counts_until_the_next(capped):
+    capped.exchange.perps[0].open_interest_cap_uusd = 100_000 * PX
+    capped.exchange.background_set(0, SELL, PX, 100_000)
+    batch = [capped.wire(BUY, PX, 6_000, "Ioc"), capped.wire(BUY, PX, 4_001, "Ioc"), capped.wire(BUY, PX, 4_000, "Ioc")]
+    first, second, third = capped.batch(CAROL, *batch)
+    assert "filled" in first and "too quickly" in second["error"] and "filled" in third
+    assert "filled" in capped.order(CAROL, BUY, PX, 10_000, "Ioc")
 
 
 def test_resting_orders_that_would_open_at_the_cap_are_cancelled_when_hit(desk):

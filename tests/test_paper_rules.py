@@ -172,6 +172,7 @@ def test_trigger_price_is_on_the_grid(px, text):
 
 def test_size_zero_is_for_the_triggers_of_a_position():
     order = wire("0.01", "0")
+    order.r = True
     order.t = OrderType(trigger=Trigger(True, "0.0099", "sl"))
     (request,) = rules.order_requests(PlaceOrders([order], "positionTpsl"), market(0))
     assert request.lots == 0 and request.is_position_tpsl and request.reduce_only
@@ -220,6 +221,6 @@ def test_every_execution_refusal_has_a_status_word_of_the_venue():
         "badAloPxRejected", "iocCancelRejected", "marketOrderNoLiquidityRejected", "perpMaxPositionRejected",
         "tooManyOpenOrdersRejected", "badTriggerPxRejected", "oracleRejected",
         "positionIncreaseAtOpenInterestCapRejected", "positionFlipAtOpenInterestCapRejected",
-        "tooAggressiveAtOpenInterestCapRejected",
+        "tooAggressiveAtOpenInterestCapRejected", "openInterestIncreaseRejected",
     }  # fmt: skip
     assert {*rules.REJECTED.values(), rules.BAD_ALO, rules.OI_INCREASE, rules.OI_FLIP} <= known

@@ -17,7 +17,7 @@ from exec.paper import info
 # Keys that the venue added after some of the captures were made; we send them.
 NEWER = {
     "meta": {"marginTables", "collateralToken", "marginTableId", "onlyIsolated", "marginMode", "isDelisted"},  # 2023
-    "perpDexs": {"assetToFundingInterestRate"},  # after December 2025
+    "perpDexs": {"assetToFundingInterestRate", "assetToFundingClamp"},  # after December 2025
     "spotMeta": set(),
     "userRateLimit": {"nRequestsSurplus"},  # after August 2025
     "openOrders": {"origSz", "cloid", "reduceOnly"},  # 2023
@@ -421,7 +421,7 @@ EXAMPLES: list[tuple[dict, object]] = [
         "relationship": {"type": "normal"}, "createTimeMillis": 1}]),
     ({"type": "twapHistory", "user": USER}, [{"time": 1, "twapId": 1, "status": {"status": "finished"}, "state": {
         "coin": "ETH", "user": "0x01", "side": "B", "sz": "1.0", "executedSz": "1.0", "executedNtl": "1.0",
-        "minutes": 5, "reduceOnly": False, "randomize": False, "timestamp": 1}}]),
+        "minutes": 5, "reduceOnly": False, "randomize": False, "timestamp": 1, "trigger": None, "stopPx": None}}]),
     ({"type": "userTwapSliceFills", "user": USER}, SLICES),
     ({"type": "userTwapSliceFillsByTime", "user": USER, "startTime": 0}, SLICES),
     ({"type": "delegatorSummary", "user": USER},
@@ -429,9 +429,11 @@ EXAMPLES: list[tuple[dict, object]] = [
     ({"type": "spotDeployState", "user": USER}, {"states": [], "gasAuction": AUCTION}),
     ({"type": "spotPairDeployAuctionStatus"}, AUCTION),
     ({"type": "userToMultiSigSigners", "user": USER}, None),
-    ({"type": "outcomeMeta"}, {"outcomes": [], "questions": []}),
+    ({"type": "outcomeMeta"}, {"outcomes": [], "questions": [], "deployers": [], "feeScale": "1.0"}),
     ({"type": "preTransferCheck", "user": USER, "source": OTHER},
      {"fee": "1.0", "isSanctioned": False, "userExists": True, "userHasSentTx": True}),
+    ({"type": "preTransferCheck", "user": "0x" + "9" * 40, "source": OTHER},
+     {"fee": "1.0", "isSanctioned": False, "userExists": False, "userHasSentTx": False}),
     ({"type": "legalCheck", "user": USER}, {"ipAllowed": True, "acceptedTerms": True, "userAllowed": True}),
     ({"type": "isVip", "user": USER}, False),
 ]  # fmt: skip

@@ -68,6 +68,7 @@ ACTIONS = [
     {"type": "vaultTransfer", "vaultAddress": BUILDER, "isDeposit": True, "usd": 10},
     {"type": "vaultModify", "vaultAddress": BUILDER, "allowDeposits": None, "alwaysCloseOnWithdraw": True},
     {"type": "vaultDistribute", "vaultAddress": BUILDER, "usd": 0},
+    {"type": "claimRewards"},
     {"type": "noop"},
 ]
 

@@ -137,31 +137,35 @@ def test_resting_orders_reserve_what_may_not_leave(bank):
 
 def test_usd_send_opens_the_receiver_s_account(bank):
     assert bank.clear(ALICE, UsdSend, destination=CAROL.upper().replace("X", "x"), amount="12.34") == OK
-    assert bank.usd(ALICE) == (987.66, 0) and bank.usd(CAROL) == (12.34, 0)
-    row = {"type": "internalTransfer", "usdc": "12.34", "user": ALICE, "destination": CAROL, "fee": "0.0"}
+    assert bank.usd(ALICE) == (986.66, 0) and bank.usd(CAROL) == (12.34, 0) and bank.fees_usd() == 1
+    row = {"type": "internalTransfer", "usdc": "12.34", "user": ALICE, "destination": CAROL, "fee": "1.0"}
     assert bank.rows(ALICE) == bank.rows(CAROL) == [row]
     assert bank.clear(CAROL, UsdSend, destination=BOB, amount="12.34") == OK  # it counts as having deposited
     assert bank.clear(ALICE, UsdSend, destination=ALICE, amount="1") == err("Cannot self-transfer.")
 
 
-def test_new_accounts_may_cost_a_fee():
-    bank = Bank(new_account_fee_usd=1)
+def test_new_accounts_cost_a_fee(bank):
     assert bank.clear(ALICE, UsdSend, destination=CAROL, amount="1000") == LACKS_COLLATERAL
     assert bank.exchange.account(CAROL) is None
     assert bank.clear(ALICE, UsdSend, destination=CAROL, amount="999") == OK
     assert (bank.usd(ALICE), bank.usd(CAROL), bank.fees_usd()) == ((0, 0), (999, 0), 1)
     assert bank.rows(CAROL)[0]["fee"] == "1.0"
     assert bank.clear(CAROL, UsdSend, destination=ALICE, amount="999") == OK and bank.fees_usd() == 1
-    bank.exchange.check_conservation()
+
+
+def test_new_accounts_may_be_free():
+    bank = Bank(new_account_fee_usd=0)
+    assert bank.clear(ALICE, UsdSend, destination=CAROL, amount="1000") == OK
+    assert (bank.usd(ALICE), bank.usd(CAROL), bank.rows(CAROL)[0]["fee"]) == ((0, 0), (1000, 0), "0.0")
 
 
 def test_spot_send(bank):
     bank.class_transfer("100", False)
     assert bank.clear(ALICE, SpotSend, destination=CAROL, token=TOKEN, amount="10.5") == OK
-    assert bank.usd(ALICE) == (900, 89.5) and bank.usd(CAROL) == (0, 10.5)
+    assert bank.usd(ALICE) == (900, 88.5) and bank.usd(CAROL) == (0, 10.5)
     row = {"type": "spotTransfer", "token": "USDC", "amount": "10.5", "usdcValue": "10.5", "user": ALICE,
-           "destination": CAROL, "fee": "0.0", "nativeTokenFee": "0.0", "nonce": bank.last_nonce,
-           "feeToken": ""}  # fmt: skip
+           "destination": CAROL, "fee": "1.0", "nativeTokenFee": "0.0", "nonce": bank.last_nonce,
+           "feeToken": "USDC"}  # fmt: skip
     assert bank.rows(ALICE) == bank.rows(CAROL) == [row]
     assert bank.clear(ALICE, SpotSend, destination=CAROL, token=TOKEN, amount="90") == LACKS_TOKEN
     assert bank.clear(ALICE, SpotSend, destination=CAROL, token="HYPE:0x1", amount="1")["status"] == "err"
@@ -173,8 +177,10 @@ def test_ledger_rows_have_the_keys_of_captured_ones(bank, shared):
     captured = {row["delta"]["type"]: list(row["delta"]) for row in capture["response"]}
     bank.class_transfer("100", False)
     bank.clear(ALICE, SpotSend, destination=CAROL, token=TOKEN, amount="10.5")
-    ours = {row["type"]: list(row) for row in bank.rows(ALICE, 3)}
-    assert ours == captured and len(captured) == 3
+    rows = {row["type"]: row for row in bank.rows(ALICE, 3)}
+    assert {kind: list(row) for kind, row in rows.items()} == captured and len(captured) == 3
+    (fee,) = {row["delta"]["fee"] for row in capture["response"] if row["delta"]["type"] == "spotTransfer"}
+    assert rows["spotTransfer"]["fee"] == fee
 
 
 def test_send_asset_between_places_and_people(bank):
@@ -354,13 +360,78 @@ def test_the_leader_pays_itself_no_commission_and_rounding_favours_who_stays(ban
     assert (row["type"], row["commission"], row["netWithdrawnUsd"]) == ("vaultWithdraw", "0.0", "30.0")
 
 
-def test_a_vault_releases_only_what_it_may(bank):
+@pytest.fixture
+def halves(bank):
+    """A vault of $200, half the leader's and half Bob's, a day old."""
     vault = create_vault(bank)
     vault_transfer(bank, BOB, vault, 100)
-    bank.send(ALICE, bank_order(bank, BUY, 10_000, 300_000, "Alo"), vault=vault)  # reserves 150
     bank.block(DAY_NS)
-    assert vault_transfer(bank, BOB, vault, 51, False)["status"] == "err"
-    assert vault_transfer(bank, BOB, vault, 50, False) == OK
+    return vault
+
+
+def test_orders_go_for_a_withdrawal_only_where_they_must(bank, halves):
+    answer = bank.send(ALICE, bank_order(bank, BUY, 10_000, 300_000, "Alo"), vault=halves)  # reserves 150
+    oid = answer["response"]["data"]["statuses"][0]["resting"]["oid"]
+    assert vault_transfer(bank, BOB, halves, 50, False) == OK
+    assert bank.status_word(halves, oid) == "open"
+    assert vault_transfer(bank, BOB, halves, 0.000001, False) == OK
+    assert bank.status_word(halves, oid) == "vaultWithdrawalCanceled"
+    assert bank.rows(BOB)[0]["closingCost"] == "0.0"
+
+
+def vault_position(bank, vault, lots):
+    """The vault buys at a dollar cent, and can sell a tick below."""
+    bank.exchange.background_set(0, SELL, 10_000, lots)
+    bank.exchange.background_set(0, BUY, 9_999, 10**9)
+    bank.send(ALICE, bank_order(bank, BUY, 10_000, lots, "Ioc"), vault=vault)
+    assert bank.position(vault).lots == lots
+
+
+def test_a_withdrawal_that_the_margin_allows_leaves_positions_alone(bank, halves):
+    """$2000 at 20x need $100, and the fee was $0.90."""
+    vault_position(bank, halves, 200_000)
+    assert vault_transfer(bank, BOB, halves, 99.1, False) == OK
+    assert bank.position(halves).lots == 200_000 and bank.rows(BOB)[0]["netWithdrawnUsd"] == "99.1"
+
+
+@pytest.mark.parametrize(("lots", "always"), [(300_000, False), (300_001, False), (200_000, True)])
+def test_a_withdrawal_closes_its_share_of_the_positions(bank, halves, lots, always):
+    """Bob takes half of his half; a quarter is sold at $0.009999 for 4.5 bp, which is his to bear."""
+    if always:
+        bank.send(ALICE, VaultModify(halves, None, True))
+    vault_position(bank, halves, lots)
+    before_uusd = bank.exchange.vaults.details(halves).equity_uusd
+    requested_uusd = before_uusd // 4
+    assert bank.send(BOB, VaultTransfer(halves, False, requested_uusd)) == OK
+    sold = -(-lots * requested_uusd // before_uusd)
+    assert bank.position(halves).lots == lots - sold
+    cost_uusd = sold + sold * 9_999 * 45 // 100_000
+    (fill,) = [fill for fill in bank.blocks[-1].fills if fill.user == halves]
+    assert (fill.side, fill.lots, fill.direction, fill.liquidation) == (SELL, sold, None, None)
+    row = bank.rows(BOB)[0]
+    assert (row["closingCost"], row["netWithdrawnUsd"]) == tuple(
+        f"{uusd / USD:.6f}".rstrip("0") for uusd in (cost_uusd, requested_uusd - cost_uusd)
+    )
+    details = bank.exchange.vaults.details(halves)
+    assert details.equity_uusd == before_uusd - requested_uusd
+    leader, bob = (follower.equity_uusd for follower in details.followers)
+    assert abs(leader - before_uusd // 2) <= 1 and abs(bob - before_uusd // 4) <= 1
+
+
+def test_a_withdrawal_takes_no_more_than_there_is_to_spare(bank, halves):
+    """Nobody buys what the vault would sell; and nothing is sold in a halt."""
+    vault_position(bank, halves, 390_000)
+    bank.exchange.background_set(0, BUY, 9_999, 0)
+    assert vault_transfer(bank, BOB, halves, 50, False) == OK
+    worth_uusd = 200 * USD - 3_900 * USD * 45 // 100_000
+    spare_uusd = worth_uusd - 195 * USD
+    left_uusd = bank.exchange.vaults.details(halves).followers[1].equity_uusd
+    assert abs(left_uusd - (worth_uusd // 2 - spare_uusd)) <= 1
+    assert bank.rows(BOB)[0]["netWithdrawnUsd"] == f"{spare_uusd / USD}"
+    bank.exchange.background_set(0, BUY, 9_999, 10**9)
+    bank.exchange.matching.is_halted = True
+    assert vault_transfer(bank, BOB, halves, 50, False) == err("Insufficient withdrawable balance in vault.")
+    assert bank.position(halves).lots == 390_000
 
 
 def test_the_leader_closes_and_reopens_deposits(bank):

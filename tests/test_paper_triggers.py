@@ -190,7 +190,8 @@ class Twins:
         elif not self.slow.closable(side):
             assert status == {"error": "Reduce only order would increase position. asset=0"}
         else:
-            self.slow.add(status["resting"]["oid"], **row)
+            assert status == "waitingForTrigger"
+            self.slow.add(self.last_oid(), **row)
 
     def trade(self, side, lots):
         hold(self.desk, ALICE, side, lots)
@@ -240,6 +241,19 @@ def test_it_acts_when_the_mark_is_there_and_not_before(desk, side, tpsl, way):
 def test_a_price_the_mark_has_passed_is_refused(desk, side, tpsl, way, distance):
     assert place(desk, ALICE, side, LOTS, PX + way * distance, tpsl) == BAD_PRICE
     assert desk.exchange.order_history(ALICE)[-1][1] == "badTriggerPxRejected"
+
+
+@pytest.mark.parametrize(
+    ("side", "tpsl", "is_market", "past", "fine"),
+    [
+        (SELL, "sl", True, 1, False), (SELL, "sl", True, 0, True), (BUY, "sl", True, -1, False),
+        (BUY, "sl", True, 0, True), (SELL, "sl", False, 1, True), (SELL, "tp", True, 1, True),
+    ],
+)  # fmt: skip
+def test_a_market_stop_may_not_have_its_limit_before_its_trigger(desk, side, tpsl, is_market, past, fine):
+    px = PX + (50 if (side == BUY) == (tpsl == "sl") else -50)
+    wire = desk.trigger_wire(side, px + past, LOTS, px, tpsl, is_market)
+    assert (desk.batch(ALICE, wire) != [BAD_PRICE]) == fine
 
 
 def test_the_answer_is_an_option():
@@ -504,15 +518,21 @@ def test_a_child_may_be_cancelled_alone(desk):
 
 
 def attach(desk, user, side, trigger_px, tpsl="sl", lots=0):
-    wire = desk.trigger_wire(side, limit(side), lots, trigger_px, tpsl)
+    wire = desk.trigger_wire(side, limit(side), lots, trigger_px, tpsl, reduce_only=True)
     return desk.batch(user, wire, grouping="positionTpsl")[0]
+
+
+def attached(desk, *terms, **more) -> int:
+    """Attaches a trigger that must wait; returns its oid, which the answer does not tell."""
+    assert attach(desk, *terms, **more) == "waitingForTrigger"
+    return next(reversed(desk.exchange.account(terms[0]).history))
 
 
 def test_position_triggers_are_sized_when_they_act(desk):
     fill_book(desk)
     hold(desk, ALICE, BUY, LOTS)
-    oid = attach(desk, ALICE, SELL, PX - 20)["resting"]["oid"]
-    fixed = attach(desk, ALICE, SELL, PX - 10, lots=1_500)["resting"]["oid"]
+    oid = attached(desk, ALICE, SELL, PX - 20)
+    fixed = attached(desk, ALICE, SELL, PX - 10, lots=1_500)
     (shown, _) = desk.exchange.orders_of(ALICE)
     assert shown.is_position_tpsl and shown.reduce_only and shown.lots == 0
     hold(desk, ALICE, BUY, 3_000)
@@ -525,7 +545,7 @@ def test_position_triggers_are_sized_when_they_act(desk):
 def test_position_triggers_go_when_it_is_closed_or_turned(desk, lots):
     fill_book(desk)
     hold(desk, ALICE, BUY, 6_000)
-    oids = [attach(desk, ALICE, SELL, PX + way * 20, kind)["resting"]["oid"] for way, kind in ((-1, "sl"), (1, "tp"))]
+    oids = [attached(desk, ALICE, SELL, PX + way * 20, kind) for way, kind in ((-1, "sl"), (1, "tp"))]
     hold(desk, ALICE, SELL, 2_500)
     assert open_oids(desk) == oids
     hold(desk, ALICE, SELL, lots)
@@ -535,7 +555,7 @@ def test_position_triggers_go_when_it_is_closed_or_turned(desk, lots):
 def test_position_triggers_of_a_fixed_size_keep_it_while_the_position_changes(desk):
     fill_book(desk)
     hold(desk, ALICE, BUY, 9_000)
-    oid = attach(desk, ALICE, SELL, PX - 20, lots=6_000)["resting"]["oid"]
+    oid = attached(desk, ALICE, SELL, PX - 20, lots=6_000)
     hold(desk, ALICE, SELL, 5_000)
     assert desk.exchange.order_status(ALICE, oid)[0].lots == 6_000
     hold(desk, ALICE, BUY, 4_000)
@@ -567,10 +587,7 @@ def test_whether_a_flat_position_cancels_other_reduce_only_triggers_is_an_option
     ("grouping", "shape"),
     [
         ("normalTpsl", "p"),
-        ("normalTpsl", "t"),
         ("normalTpsl", "pp"),
-        ("normalTpsl", "tt"),
-        ("normalTpsl", "ts"),
         ("normalTpsl", "pss"),
         ("normalTpsl", "ptst"),
         ("normalTpsl", "ptp"),
@@ -585,8 +602,8 @@ def test_whether_a_flat_position_cancels_other_reduce_only_triggers_is_an_option
 def test_groups_of_another_shape_are_refused_whole(desk, grouping, shape):
     wires = {
         "p": desk.wire(BUY, PX - 5, LOTS),
-        "t": desk.trigger_wire(SELL, LOW, LOTS, PX + 50, "tp"),
-        "s": desk.trigger_wire(SELL, LOW, LOTS, PX - 50, "sl"),
+        "t": desk.trigger_wire(SELL, LOW, LOTS, PX + 50, "tp", reduce_only=True),
+        "s": desk.trigger_wire(SELL, LOW, LOTS, PX - 50, "sl", reduce_only=True),
         "b": desk.trigger_wire(BUY, HIGH, LOTS, PX + 50, "sl"),
     }
     batch = [wires[letter] for letter in shape]
@@ -594,12 +611,28 @@ def test_groups_of_another_shape_are_refused_whole(desk, grouping, shape):
     assert not desk.exchange.order_history(ALICE)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_family_has_no_trigger_for_a_parent(desk, count):
+    triggers = [desk.trigger_wire(SELL, LOW, LOTS, PX + 50, "tp", reduce_only=True) for _ in range(count)]
+    assert desk.batch(ALICE, *triggers, grouping="normalTpsl") == [{"error": "Main order cannot be trigger order."}]
+
+
+@pytest.mark.parametrize("grouping", ["normalTpsl", "positionTpsl"])
+def test_triggers_of_a_group_reduce(desk, grouping):
+    fill_book(desk)
+    hold(desk, ALICE, BUY, LOTS)
+    batch = [desk.wire(BUY, PX - 5, LOTS)] if grouping == "normalTpsl" else []
+    batch.append(desk.trigger_wire(SELL, LOW, LOTS, PX + 50, "tp"))
+    assert desk.batch(ALICE, *batch, grouping=grouping) == [{"error": "TP/SL orders must be reduce only."}]
+    assert not open_oids(desk)
+
+
 @pytest.mark.parametrize("shape", ["ps", "pt", "pts", "pst"])
 def test_groups_of_the_right_shape(desk, shape):
     wires = {
         "p": desk.wire(BUY, PX - 5, LOTS),
-        "t": desk.trigger_wire(SELL, LOW, LOTS, PX + 50, "tp"),
-        "s": desk.trigger_wire(SELL, LOW, LOTS, PX - 50, "sl"),
+        "t": desk.trigger_wire(SELL, LOW, LOTS, PX + 50, "tp", reduce_only=True),
+        "s": desk.trigger_wire(SELL, LOW, LOTS, PX - 50, "sl", reduce_only=True),
     }
     statuses = desk.batch(ALICE, *[wires[letter] for letter in shape], grouping="normalTpsl")
     assert statuses[1:] == ["waitingForFill"] * (len(shape) - 1)

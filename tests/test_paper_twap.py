@@ -3,11 +3,12 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paper_desk import ALICE, BOB, START_NS, USD, Desk, perp
+from paper_desk import ALICE, BOB, CAROL, START_NS, USD, Desk, perp
 
 from exec.paper.actions import TwapCancel, TwapOrder, TwapWire
 from exec.paper.events import BUY, SELL
 from exec.paper.exchange import Options
+from exec.paper.wire import twap_row
 
 PX = 10_000
 DEEP = 10**9
@@ -139,7 +140,7 @@ def test_a_jump_of_the_clock_sends_one_suborder(desk):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    lots=st.integers(10_100, 500_000),
+    lots=st.integers(20_200, 500_000),
     minutes=st.integers(5, 20),
     steps_s=st.lists(st.integers(1, 200), max_size=60),
     is_empty=st.lists(st.booleans(), max_size=60),
@@ -192,6 +193,8 @@ def test_the_state_is_in_wire_form(desk):
         "reduceOnly": False,
         "randomize": False,
         "timestamp": START_MS + 100,
+        "trigger": None,
+        "stopPx": None,
     }
 
 
@@ -244,13 +247,20 @@ def test_it_waits_while_orders_that_take_are_refused(desk, closed):
     assert twap.executed_lots == 30_000
 
 
-def test_want_of_margin_does_not_end_it():
-    desk = Desk([perp(start_px=PX)])
-    desk.exchange.deposit(ALICE, USD)
-    fill_book(desk)
+def test_want_of_margin_ends_it_and_is_told(desk):
+    desk.exchange.deposit(CAROL, 10 * USD)
+    answer = desk.send(CAROL, TwapOrder(TwapWire(0, True, str(TOTAL * 100), False, 5, False)))
+    assert "running" in answer["response"]["data"]["status"]
+    (activated, ended) = desk.exchange.twap_log.of(CAROL)
+    assert twap_row(activated)["status"] == {"status": "activated"}
+    assert twap_row(ended)["status"] == {"status": "error", "description": "Insufficient margin to place order."}
+
+
+def test_an_empty_book_does_not_end_it():
+    desk = make_desk(deep=False)
     twap = run(desk)
-    assert twap.executed_lots == 0 and desk.exchange.order_history(ALICE)[-1][1] == "perpMarginRejected"
-    desk.exchange.deposit(ALICE, 10**12)
+    assert twap.executed_lots == 0 and desk.exchange.order_history(ALICE)[-1][1] == "iocCancelRejected"
+    fill_book(desk)
     desk.block(SLICE_NS)
     assert twap.executed_lots == 20_000
 
@@ -268,6 +278,10 @@ def test_duration(desk, minutes, fine):
 
 def test_smallest_value(desk):
     assert start(desk, lots=9_999) == {"error": "TWAP order value too small. Min is $100."}
+    assert start(desk, lots=11_999, minutes=12) == {
+        "error": "TWAP order value too small. Min is $120, which is $10 per minute."
+    }
+    assert "running" in start(desk, lots=12_000, minutes=12)
     twap = run(desk, lots=10_000)
     assert twap.executed_lots == 909  # below an order's minimum, which a suborder need not have
 

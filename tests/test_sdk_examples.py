@@ -106,7 +106,7 @@ def test_an_order_is_placed_looked_up_and_cancelled():
             "response": {"type": "cancel", "data": {"statuses": ["success"]}},
         }
         assert info.query_order_by_oid(USER, oid)["order"]["status"] == "canceled"
-        assert [row["status"] for row in info.historical_orders(USER)] == ["canceled"]
+        assert [row["status"] for row in info.historical_orders(USER)] == ["canceled", "open"]
 
 
 def test_an_order_is_found_and_cancelled_by_cloid():
@@ -236,7 +236,7 @@ def test_a_bracket_takes_its_profit_and_drops_its_stop():
         venue.move(ETH, "2250")
         venue.until(lambda exchange: not exchange.orders_of(USER))
         assert info.user_state(USER)["assetPositions"] == []
-        ends = {row["order"]["orderType"]: row["status"] for row in info.historical_orders(USER)}
+        ends = {row["order"]["orderType"]: row["status"] for row in reversed(info.historical_orders(USER))}
         assert ends["Stop Market"] == "siblingFilledCanceled" and ends["Take Profit Market"] == "filled"
         assert float(info.user_fills(USER)[0]["closedPnl"]) > 200
 
@@ -384,16 +384,16 @@ def test_money_is_sent_withdrawn_and_moved_between_classes():
     with trading() as (_, client, info):
         assert client.usd_transfer(1.5, RIVAL.address) == DONE
         assert cash(info, OTHER) == 10_000_001.5 and cash(info, USER) == 9_999_998.5
-        assert client.usd_transfer(1, NOBODY) == DONE
+        assert client.usd_transfer(1, NOBODY) == DONE  # and one more for the new account
         refusal(client.usd_transfer(1e9, RIVAL.address))
         assert client.withdraw_from_bridge(2, TRADER.address) == DONE
-        assert cash(info, USER) == 10_000_000 - 1.5 - 1 - 2
+        assert cash(info, USER) == 10_000_000 - 1.5 - 1 - 1 - 2
         assert client.usd_class_transfer(1.23, False) == DONE
         (usdc,) = info.spot_user_state(USER)["balances"]
         assert (usdc["coin"], usdc["token"], usdc["total"], usdc["hold"]) == ("USDC", 0, "1.23", "0.0")
         assert client.usd_class_transfer(1.23, True) == DONE
         refusal(client.usd_class_transfer(1.23, True))
-        assert cash(info, USER) == 10_000_000 - 4.5
+        assert cash(info, USER) == 10_000_000 - 5.5
         deltas = [row["delta"] for row in info.user_non_funding_ledger_updates(USER, 0)]
         assert [delta["type"] for delta in deltas][0] == "deposit"
         assert {"withdraw", "accountClassTransfer"} <= {delta["type"] for delta in deltas}

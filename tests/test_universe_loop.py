@@ -160,9 +160,9 @@ def test_a_halt_that_the_list_does_not_tell_is_named_and_tried_again(kit, tmp_pa
         matching, asset = stage.exchange.matching, asset_of(stage)
         place, refused_ns = matching.place, []
 
-        def refuse(account, request):
+        def refuse(account, request, *family):
             if request.asset != asset:
-                return place(account, request)
+                return place(account, request, *family)
             refused_ns.append(stage.clock.now_ns())
             return {"error": f"Trading is halted asset={asset}"}
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import fields
+from typing import Literal, get_args, get_origin
 
 import pytest
 from eth_account import Account as Wallet
@@ -24,7 +25,7 @@ from exec.sign import Signer, paper_key
 from feeds.clock import run_virtual
 from mmjax import venue_cli
 from mmjax.errors import ConfigError
-from mmjax.venue_cli import WORDS, Opened, Setup, answer, facts, parse_funds, parse_options, parse_usd, screen
+from mmjax.venue_cli import Opened, Setup, answer, facts, parse_funds, parse_options, parse_usd, screen
 
 ALICE, BOB = "0x" + "1" * 40, "0x" + "2b" * 20
 START_NS = 1_790_000_000_000_000_000
@@ -73,18 +74,30 @@ def opened(**changed) -> Opened:
         (("--fund", ALICE + "=0"), "positive"),
         (("--fund", ALICE + "=0.0000001"), "finer"),
         (("--fund", ALICE + "=1e9"), "expected digits"),
+        (("--fund", ALICE), "expected ADDRESS=USD"),
+        (("--fund", ALICE + "=1000000000000", "--fund", ALICE + "=1"), "with the amounts before it"),
+        (("--seed", "-1"), "seed = -1: must be at least 0"),
         (("--fund", ALICE + "=99999999999999"), "at most"),
         (("--fund", "0xzz=5"), "40 hex digits"),
-        (("--state", "absent/venue.state"), "nothing was saved"),
+        (("--fund", "0x12=5"), "'0x12=5'"),
+        (("--fund", ALICE + "=-5"), "positive"),
+        (("--state", "absent/venue.state"), "no folder 'absent'"),
+        (("--state", "."), "is a folder: name a file in it"),
+        (("--tape", "absent"), "tape absent: no such file or folder"),
         (("--state", "x", "--tape", "y"), "leave out --state or --tape"),
         (("--port", "99999"), "port 99999"),
         (("--option", "fee=5"), "option 'fee=5': unknown; use one of agent_days"),
         (("--option", "fees=5"), "unknown"),
-        (("--option", "twap_min_usd"), "option 'twap_min_usd': Expected"),
-        (("--option", "twap_min_usd=1.5"), "Expected `int`"),
-        (("--option", "connections=-1"), "at least 0"),
-        (("--option", "stp_across_subs=perhaps"), "Expected `bool`"),
-        (("--option", "backstop_margin=kept"), "forfeited, returned"),
+        (("--option", "twap_min_usd"), "option 'twap_min_usd': expected twap_min_usd=a whole number"),
+        (("--option", "twap_min_usd=1.5"), "a whole number"),
+        (("--option", "twap_min_usd=-1"), "at least 0"),
+        (("--option", "connections=0"), "at least 1"),
+        (("--option", "agent_days=40000"), "at most 36500"),
+        (("--option", "vault_leader_percent=101"), "at most 100"),
+        (("--option", "liquidation_slip_ppm=1000000"), "at most 999999"),
+        (("--option", "oracle_distance_percent=much"), "a whole number or null"),
+        (("--option", "stp_across_subs=perhaps"), "true or false"),
+        (("--option", "backstop_margin=kept"), "forfeited or returned"),
         (("--colour",), "--colour"),
     ],
 )
@@ -111,7 +124,7 @@ def test_a_bad_state_is_named_and_left_alone(monkeypatch, capsys, tmp_path):
     ("words", "named"),
     [
         (("0x12=5",), "40 hex digits"),
-        ((ALICE,), "expected digits"),
+        ((ALICE,), "expected ADDRESS=USD"),
         ((ALICE + "=5",), "no venue is running: start one with `mmjax venue`"),
         ((ALICE + "=5", "--pid", "1"), "no venue is running"),
         ((), "'deposits'"),
@@ -141,9 +154,27 @@ def test_rules_are_set_by_name():
     assert parse_options(["oracle_distance_percent=null"])[0].oracle_distance_percent is None
 
 
-def test_every_option_in_words_has_its_words():
-    in_words = {row.name: row.default for row in fields(Options) if row.type is str}
-    assert in_words.keys() == WORDS.keys() and all(default in WORDS[name] for name, default in in_words.items())
+@pytest.mark.parametrize("kind", [Options, Limits])
+def test_every_rule_can_be_set_and_refuses_nonsense(kind):
+    """Its default in writing is taken, and so is each of its words; anything else is refused by name."""
+    rows = [row for row in fields(kind) if row.name != "fees"]
+    for row in rows:
+        written = [str(row.default).lower() if type(row.default) is bool else str(row.default)]
+        written = ["null"] if row.default is None else list(get_args(row.type)) if row.type in WORDED else written
+        for text in written:
+            assert parse_options([f"{row.name}={text}"])
+        with pytest.raises(ConfigError, match=f"option '{row.name}=nonsense': expected"):
+            parse_options([f"{row.name}=nonsense"])
+    defaults = {row.name: str(row.default).lower() for row in rows if type(row.default) in (bool, int)}
+    changed = parse_options([f"{name}={text}" for name, text in defaults.items()])
+    assert changed == (Options(), Limits())
+
+
+WORDED = [row.type for row in fields(Options) if get_origin(row.type) is Literal]
+
+
+def test_no_rule_takes_any_word():
+    assert WORDED and not [row.name for row in fields(Options) if row.type is str]
 
 
 # --- what is said
@@ -156,13 +187,13 @@ def test_the_screen_says_all_one_needs():
     assert Wallet.from_key(key).address.lower() == Signer(paper_key(1)).address
     for text in (
         "http://127.0.0.1:3001", "ws://127.0.0.1:3001/ws", "this machine only", "3 perps", "mmx:GOLD 110000",
-        "mmx:TECH 110003", "every 100 ms", "'live2026'", "2 markets at ws://127.0.0.1:3001/lead/stream",
-        f"{ALICE}  1500.0 USD", f"{Signer(paper_key(1)).address}  100000.0 USD  (demo)", key, "never for money",
+        "mmx:TECH 110003", "every 100 ms", "'live2026'", "2 markets, ws://127.0.0.1:3001/lead/stream",
+        f"{ALICE} 1500.0 USD", f"{Signer(paper_key(1)).address} 100000.0 USD (demo)", key, "never",
         "flash-crash on BTC in 30 s", "halt in 10 s", 'Info("http://127.0.0.1:3001")', "mmjax fund ADDRESS=USD",
-        "Ctrl-C",
+        f"--pid {os.getpid()}", "Ctrl-C",
     ):  # fmt: skip
         assert text in shown, text
-    assert max(len(line) for line in shown.splitlines()) <= 120
+    assert max(len(line) for line in shown.splitlines()) <= 80
 
 
 def test_without_a_demo_no_key_is_shown():
@@ -259,6 +290,11 @@ def test_the_demo_account_trades_and_the_state_outlives_the_program(tmp_path):
     with running(tmp_path, *words) as (program, again):
         assert again["restored_accounts"] == 3
         assert again["accounts"] == {ALICE: "1001.0", told["demo"]["address"]: "100000.0", BOB: "12.5"}, "once"
+        second = subprocess.run(
+            [sys.executable, "-m", "mmjax", "venue", "--port", "0", "--perps", "4", "--state", str(state)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert second.returncode == 2 and "in use by another venue" in second.stderr
         orders = Info(again["url"], skip_ws=True).open_orders(told["demo"]["address"])
         assert [order["oid"] for order in orders] == [resting]
         program.kill()

@@ -183,8 +183,15 @@ class AccountView(MarketView):
         return {"order": shown, "status": status, "statusTimestamp": status_ms}
 
     def historical_orders(self, user: str) -> list[dict]:
-        """Remembered orders, newest first."""
-        return [self.past_order(*row) for row in islice(reversed(self.exchange.order_history(user)), MAX_HISTORY)]
+        """What became of remembered orders, newest first; of one that rested first also that it did."""
+        rows = []
+        for order, status, status_ms in self.exchange.order_history(user):
+            if status != "open" and status_ms > order.time_ms:
+                rows.append((replace(order, lots=order.orig_lots), "open", order.time_ms))
+            rows.append((order, status, status_ms))
+        rows.reverse()  # so that of one time the later order comes first
+        newest = sorted(rows, key=lambda row: row[2], reverse=True)
+        return [self.past_order(*row) for row in islice(newest, MAX_HISTORY)]
 
     # --- fills
 

@@ -92,10 +92,10 @@ class Account:
 
     __slots__ = (
         "user", "kind", "name", "master", "subs", "spot_uusd", "ledger", "builder_fees", "builder_paid_uusd",
-        "referrer", "referral_code", "staking_discount_ppm", "abstraction", "twaps", "cash_uusd", "deposited_uusd",
-        "volume_uusd", "daily_uusd", "quota", "agents", "positions", "orders", "cloids", "reduce_only", "history",
-        "history_cloids", "fills", "fundings", "cancel_at_ms", "cancel_day", "cancel_count", "maintenance_uusd",
-        "epoch", "value_uusd", "used_uusd", "reserved_uusd",
+        "claimed_uusd", "referrer", "referral_code", "staking_discount_ppm", "abstraction", "twaps", "cash_uusd",
+        "deposited_uusd", "volume_uusd", "daily_uusd", "quota", "agents", "positions", "orders", "cloids",
+        "reduce_only", "history", "history_cloids", "fills", "fundings", "cancel_at_ms", "cancel_day", "cancel_count",
+        "maintenance_uusd", "epoch", "value_uusd", "used_uusd", "reserved_uusd",
     )  # fmt: skip
 
     def __init__(self, user: str):
@@ -108,6 +108,7 @@ class Account:
         self.ledger: deque[LedgerUpdate] = deque(maxlen=LEDGER_COUNT)
         self.builder_fees: dict[str, int] = {}  # builder -> largest fee approved, tenths of a basis point
         self.builder_paid_uusd = 0  # earned as a builder
+        self.claimed_uusd = 0  # rewards of referrals
         self.referrer: str | None = None
         self.referral_code: str | None = None
         self.staking_discount_ppm = 0

@@ -264,6 +264,10 @@ class SubAccountSpotTransfer(Action, tag="subAccountSpotTransfer"):
     amount: str
 
 
+class ClaimRewards(Action, tag="claimRewards"):
+    """Takes what referrals have earned."""
+
+
 class CreateVault(Action, tag="createVault"):
     """Opens a vault with `initialUsd` micro-dollars of the leader's."""
 
@@ -415,6 +419,7 @@ AnyAction = (
     | SubAccountModify
     | SubAccountTransfer
     | SubAccountSpotTransfer
+    | ClaimRewards
     | CreateVault
     | VaultTransfer
     | VaultModify

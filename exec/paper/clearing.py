@@ -152,7 +152,7 @@ class Clearing:
 
     def _forced_trade(
         self, account: Account, perp: Perp, side: int, px: int, lots: int, oid: int, tid: int, crossed: bool,
-        liquidation: Liquidation, direction: str | None,
+        liquidation: Liquidation | None, direction: str | None,
     ) -> None:  # fmt: skip
         position = self.position(account, perp)
         before = position.lots
@@ -164,6 +164,17 @@ class Clearing:
                 0, tid, 0, liquidation, direction,
             )
         )  # fmt: skip
+
+    def close_at(self, account: Account, position: Position, perp: Perp, px: int, direction: str) -> None:
+        """Closes a position at `px` off the book, without fee, print or volume, against nobody in particular."""
+        side, oid = SELL if position.lots > 0 else BUY, self.next_oid()
+        self._forced_trade(account, perp, side, px, abs(position.lots), oid, trade_id(oid, oid), True, None, direction)
+
+    def close_houses_at(self, perp: Perp, px: int) -> None:
+        """Closes the houses' positions at `px`."""
+        for house in self.houses.values():
+            lots = house.lots[perp.asset]
+            self._house_trade(house, perp, SELL if lots > 0 else BUY, abs(lots), abs(lots) * px)
 
     def _tell_fill(self, fill: Fill) -> None:
         self.accounts[fill.user].fills.append(fill)
@@ -195,7 +206,7 @@ class Clearing:
         self.houses[HOUSE_FEES].cash_uusd += fee_uusd
         built_uusd = self._pay_builder(order.builder, uusd) if order.builder is not None else 0
         account.cash_uusd -= fee_uusd + built_uusd
-        if account.cash_uusd < 0 and not position.is_cross:
+        if not position.is_cross:
             self._cover_from_margin(account, position, perp)
         account.add_volume(self.fees.counted_uusd(perp, uusd), crossed, day)
         self.revalue(account, position, perp)
@@ -232,20 +243,14 @@ class Clearing:
             account.builder_paid_uusd += fee_uusd
         return fee_uusd
 
-    def claim_rewards(self, account: Account) -> int:
-        """Pays a referrer what it has earned; returns the micro-dollars."""
-        uusd = self.fees.rewards_uusd.pop(account.user, 0)
-        self.houses[HOUSE_FEES].cash_uusd -= uusd
-        account.cash_uusd += uusd
-        return uusd
-
-    @staticmethod
-    def _cover_from_margin(account: Account, position: Position, perp: Perp) -> None:
-        """Fees of an isolated position that cash does not cover come out of its own margin."""
-        spare_uusd = max(position.raw_uusd + position.lots * perp.mark_px, 0)
-        uusd = min(-account.cash_uusd, spare_uusd)
-        account.cash_uusd += uusd
-        position.raw_uusd -= uusd
+    def _cover_from_margin(self, account: Account, position: Position, perp: Perp) -> None:
+        """Fees of an isolated position that the cross account does not cover come out of its own margin."""
+        self.refresh(account)
+        owed_uusd = -(account.cash_uusd + account.value_uusd)
+        spare_uusd = position.raw_uusd + position.lots * perp.mark_px
+        if owed_uusd > 0 and spare_uusd > 0:
+            account.cash_uusd += min(owed_uusd, spare_uusd)
+            position.raw_uusd -= min(owed_uusd, spare_uusd)
 
     @staticmethod
     def _move_isolated_margin(account: Account, position: Position, side: int, px: int, lots: int) -> None:
@@ -331,7 +336,7 @@ class Clearing:
         """Whether free margin covers an exposure of this notional on `side`, above what the market reserves already."""
         self.refresh(account)
         position = self.position(account, perp)
-        mark_px = perp.mark_px
+        mark_px, turns = perp.mark_px, exposure_uusd > 0 and position.closes(side) > 0
         notional_uusd = abs(position.lots) * mark_px
         if self.reserves_both_sides:
             other_uusd = self._exposure(position, 1 - side, mark_px)
@@ -339,7 +344,8 @@ class Clearing:
             exposure_uusd = self._reserved_uusd(position.lots, notional_uusd, *pair)
         needed_uusd = exposure_uusd // position.leverage
         if not position.is_cross:
-            needed_uusd -= initial_uusd(notional_uusd, position.leverage)
+            held_uusd = initial_uusd(notional_uusd, position.leverage)
+            needed_uusd -= min(held_uusd, self.isolated_standing(position)[0]) if turns else held_uusd
         extra_uusd = needed_uusd - position.reserved_uusd
         return extra_uusd <= 0 or account.free_uusd >= extra_uusd
 
@@ -358,9 +364,11 @@ class Clearing:
             value_uusd = account.cash_uusd + account.value_uusd + signed * (perp.mark_px - px)
             after_uusd = initial_uusd(after_notional_uusd, position.leverage)
             return value_uusd >= account.used_uusd - position.used_uusd + after_uusd
-        opening_uusd = px * (lots - position.closes(side))
+        closing_lots = position.closes(side)
         value_uusd = account.cash_uusd + account.value_uusd - account.used_uusd
-        return value_uusd >= initial_uusd(opening_uusd, position.leverage)
+        if closing_lots:
+            value_uusd += position.raw_uusd + position.lots * px  # what it frees when it turns
+        return value_uusd >= initial_uusd(px * (lots - closing_lots), position.leverage)
 
     def reserve(self, order: Order, perp: Perp, lots: int) -> None:
         """Counts (negative: releases) `lots` of a resting order in its account's reservations."""
@@ -444,7 +452,8 @@ class Clearing:
         cash_uusd = sum([house.cash_uusd for house in self.houses.values()])
         for account in self.accounts.values():
             cash_uusd += account.cash_uusd + account.spot_uusd
-            cash_uusd += sum([position.raw_uusd for position in account.positions.values()])
+            for position in account.positions.values():
+                cash_uusd += position.raw_uusd
         if cash_uusd != self.deposits_uusd:
             raise ConservationError(f"cash differs from deposits by {cash_uusd - self.deposits_uusd} micro-dollars")
         for asset in range(len(self.perps)) if everywhere else self._traded:

@@ -135,18 +135,22 @@ class LiquidationEvent:
 
 @dataclass(frozen=True, slots=True)
 class TwapEvent:
-    """A status change of a TWAP; `state` and `status` are as the wire has them."""
+    """A status change of a TWAP; `state` and `status` are as the wire has them.  An error has a `description`."""
 
     user: str
     twap_id: int
     state: dict
     status: str
     time_ms: int
+    description: str | None = None
 
 
 @dataclass(slots=True)
 class Block:
-    """What one block did, in order of happening; `touched` are assets whose book changed."""
+    """What one block did, in order of happening; `touched` are assets whose book changed.
+
+    `written_off` is what the liquidator paid an account beyond its fills, or kept of it (negative).
+    """
 
     time_ms: int
     fills: list[Fill] = field(default_factory=list)
@@ -156,4 +160,5 @@ class Block:
     ledger: list[LedgerUpdate] = field(default_factory=list)
     liquidations: list[LiquidationEvent] = field(default_factory=list)
     twaps: list[TwapEvent] = field(default_factory=list)
+    written_off: list[tuple[str, int]] = field(default_factory=list)
     touched: set[int] = field(default_factory=set)

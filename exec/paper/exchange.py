@@ -106,12 +106,24 @@ class Exchange:
     # the universe
 
     def delist(self, asset: int) -> None:
-        """A market trades no more: what rests there is cancelled, new orders are refused, positions stay at the mark.
+        """A market trades no more: what rests there is cancelled, new orders are refused.
+
+        Positions stay at the mark until `settle`.
 
         For scenes; nothing on the wire leads here.
         """
         self._set_delisted(asset, True)
         self.matching.clear(self.perps[asset], "delistedCanceled")
+
+    def settle(self, asset: int) -> None:
+        """Closes every position of a market, which is delisted if it was not, at `Perp.settlement_px`.
+
+        For scenes; nothing on the wire leads here.
+        """
+        perp = self.perps[asset]
+        if not perp.listing.is_delisted:
+            self.delist(asset)
+        self.liquidator.settle(perp, perp.settlement_px)
 
     def relist(self, asset: int) -> None:
         """The market trades again, from an empty book."""
@@ -221,6 +233,8 @@ class Exchange:
 
     def _run_lane(self, lane: int) -> None:
         queue = self._lanes[lane]
+        if not queue:
+            return
         pending_actions = sorted(queue, key=_place) if lane == TAKER_LANE else queue[:]
         queue.clear()
         for pending in pending_actions:
@@ -255,7 +269,7 @@ class Exchange:
     def _sample(self) -> None:
         self._next_sample_ms = (self.now_ms // SAMPLE_MS + 1) * SAMPLE_MS
         for perp in self.perps:
-            perp.sample_premium()
+            perp.sample(self.now_ms)
             self._refresh_mark(perp)
 
     def _refresh_mark(self, perp: Perp) -> None:
@@ -394,5 +408,7 @@ def _is_fully_refused(answer: dict) -> bool:
     if answer["status"] == "err":
         return True
     data = answer["response"].get("data")
-    statuses = data.get("statuses", ()) if isinstance(data, dict) else ()
-    return bool(statuses) and all("error" in status for status in statuses)
+    if not isinstance(data, dict):
+        return False
+    statuses = data["statuses"] if "statuses" in data else (data.get("status"),)  # the latter of a TWAP
+    return all(isinstance(status, dict) and "error" in status for status in statuses)

@@ -88,6 +88,7 @@ class Hub:
         self._pushes = Pushes(self.view, self.snapshots, self._topics)
         self._clients: dict[int, _Client] = {}
         self._outbox: Frames = []
+        self._unwanted: list[int] = []
         self._next_connection = 1
         self.set_cadence(cadence)
 
@@ -125,6 +126,11 @@ class Hub:
         """Connections that have heard nothing for so long that the venue closes them."""
         oldest_ns = now_ns - int(IDLE_S * NS_PER_S)
         return [connection for connection, client in self._clients.items() if client.sent_ns <= oldest_ns]
+
+    def unwanted(self) -> list[int]:
+        """Connections that the venue closes for what they said, each told once."""
+        unwanted, self._unwanted = self._unwanted, []
+        return unwanted
 
     # --- what clients send ----------------------------------------------------------------------------------------
 
@@ -203,7 +209,7 @@ class Hub:
             subscription, asset = self._normalise(asked)
             first = self.snapshots.whole(subscription, asset)  # raises ValueError for a dex that is not there
         except (ValueError, KeyError):
-            self._error(connection, f"Invalid subscription {echo(asked)}")
+            self._refuse(connection, asked)
             return
         if subscription in client.topics:
             self._error(connection, f"Already subscribed: {echo(subscription)}")
@@ -222,6 +228,12 @@ class Hub:
         if first is not None:
             self._send(connection, _frame(subscription.channel, first))
 
+    def _refuse(self, connection: int, asked: Subscription) -> None:
+        if self.view.exchange.options.invalid_subscription == "close":
+            self._unwanted.append(connection)
+        else:
+            self._error(connection, f"Invalid subscription {echo(asked)}")
+
     def _over_limit(self, peer: Peer, subscription: Subscription) -> str | None:
         """Why the address may not have one more, None when it may."""
         limits = self.gateway.limits
@@ -236,7 +248,7 @@ class Hub:
         try:
             subscription, _ = self._normalise(asked)
         except (ValueError, KeyError):
-            self._error(connection, f"Invalid subscription {echo(asked)}")
+            self._refuse(connection, asked)
             return
         if subscription not in client.topics:
             self._error(connection, f"Already unsubscribed: {echo(subscription)}")
@@ -269,7 +281,9 @@ class Hub:
 
     def _pace(self, topic: Topic) -> None:
         period_ms = self.cadence.period_ms(topic.subscription)
-        topic.pace(period_ms, max(0, topic.asset) * period_ms // len(self.view.markets), self.view.time_ms)
+        shares_clock = topic.asset < 0 or isinstance(topic.subscription, L2Book)  # all books come at once (measured)
+        phase_ms = 0 if shares_clock else topic.asset * period_ms // len(self.view.markets)
+        topic.pace(period_ms, phase_ms, self.view.time_ms)
 
     def _leave(self, connection: int, client: _Client, subscription: Subscription) -> None:
         topic = client.topics.pop(subscription)

@@ -6,6 +6,7 @@ from exec.paper import requests, wire
 from exec.paper.actions import Uint
 from exec.paper.inquiry import Request, UserRequest
 from exec.paper.view import View
+from mmjax.units import UUSD_PER_USD, format_usd
 
 NS_PER_MS = 1_000_000
 
@@ -286,18 +287,13 @@ class UserDexAbstraction(UserRequest, tag="userDexAbstraction", kw_only=True):
 
 
 class PreTransferCheck(UserRequest, tag="preTransferCheck", kw_only=True):
-    """Whether money can be sent to an address, and what its first receipt costs."""
-
-    source: str
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.source = requests.canonical_address(self.source)
+    """Whether money can be sent to an address; a `source`, which clients send, is not looked at (measured)."""
 
     def answer(self, view: View, now_ns: int) -> dict:
         account = view.exchange.account(self.user)
+        fee_usd = view.exchange.options.new_account_fee_usd if account is None else 0
         return {
-            "fee": "0.0",
+            "fee": format_usd(fee_usd * UUSD_PER_USD),
             "isSanctioned": False,
             "userExists": account is not None,
             "userHasSentTx": account is not None and account.quota.used > 0,

@@ -24,7 +24,6 @@ USDC = {
     "deployerTradingFeeShare": "0.0",
 }
 SPOT_META = {"universe": [], "tokens": [USDC]}  # the least a client needs to start: the collateral and no pair
-NO_GENESIS = {"userBalances": [], "existingTokenBalances": [], "blacklistUsers": []}
 
 
 def _auction(now_ns: int) -> dict:
@@ -81,8 +80,7 @@ class TokenDetails(Request, tag="tokenDetails", kw_only=True):
             "szDecimals": USDC["szDecimals"],
             "weiDecimals": USDC["weiDecimals"],
             **dict.fromkeys(("midPx", "markPx", "prevDayPx"), "1.0"),
-            "genesis": NO_GENESIS,
-            **dict.fromkeys(("deployer", "deployGas", "deployTime")),
+            **dict.fromkeys(("genesis", "deployer", "deployGas", "deployTime")),
             "seededUsdc": "0.0",
             "nonCirculatingUserBalances": [],
             "futureEmissions": "0.0",
@@ -108,7 +106,7 @@ class OutcomeMeta(Request, tag="outcomeMeta"):
     """Outcome markets."""
 
     def answer(self, view: View, now_ns: int) -> dict:
-        return {"outcomes": [], "questions": []}
+        return {"outcomes": [], "questions": [], "deployers": [], "feeScale": "1.0"}
 
 
 class PerpDeployAuctionStatus(Request, tag="perpDeployAuctionStatus"):

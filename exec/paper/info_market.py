@@ -91,12 +91,12 @@ class PerpsAtOpenInterestCap(DexRequest, tag="perpsAtOpenInterestCap"):
 
 
 class ExchangeStatus(Request, tag="exchangeStatus"):
-    """The venue's time."""
+    """The venue's time: that of its last block."""
 
     weight: ClassVar[int] = 2
 
     def answer(self, view: View, now_ns: int) -> dict:
-        return {"time": now_ns // NS_PER_MS, "specialStatuses": None}
+        return {"time": view.time_ms, "specialStatuses": None}
 
 
 class AllMids(DexRequest, tag="allMids"):
@@ -163,22 +163,24 @@ class CandleSnapshot(Request, tag="candleSnapshot"):
 
 
 class FundingHistory(CoinRequest, tag="fundingHistory", kw_only=True):
-    """Hourly rates of a market, oldest first."""
+    """Hourly rates of a market, oldest first; a server error for an unknown coin."""
 
     rows_per_weight: ClassVar[int] = 20
     startTime: Uint
     endTime: Uint | None = None
 
-    def answer(self, view: View, now_ns: int) -> list | None:
+    def answer(self, view: View, now_ns: int) -> list:
         asset = view.asset_of.get(self.coin)
-        return None if asset is None else view.funding_history(asset, self.startTime, self.endTime)
+        if asset is None:
+            raise Internal(f"coin {self.coin!r}: not listed")  # measured; a book or its prints are null instead
+        return view.funding_history(asset, self.startTime, self.endTime)
 
 
 class PredictedFundings(Request, tag="predictedFundings"):
-    """Rate of the running hour, by market."""
+    """Rate of the running hour, by market; `nextFundingTime` is the hour just settled (measured in September 2026)."""
 
     def answer(self, view: View, now_ns: int) -> list:
-        return view.predicted_fundings((now_ns // NS_PER_MS // HOUR_MS + 1) * HOUR_MS)
+        return view.predicted_fundings(now_ns // NS_PER_MS // HOUR_MS * HOUR_MS)
 
 
 AnyMarketRequest = (

@@ -35,7 +35,7 @@ COOLDOWN_MS = 30_000
 PART = 5  # one in so many lots of a large position is liquidated first
 PPM = 1_000_000
 MARKET, BACKSTOP = "market", "backstop"  # methods as fills name them
-DELEVERAGED = "Auto-Deleveraging"
+DELEVERAGED, SETTLED = "Auto-Deleveraging", "Settlement"  # directions of fills
 
 
 class MarginAccount:
@@ -70,7 +70,9 @@ class MarginAccount:
 
     def covers(self, asset: int) -> bool:
         """Whether orders in a market lean on this margin."""
-        return self.account.positions[asset].is_cross if self.isolated is None else asset == self.isolated.asset
+        if self.isolated is not None:
+            return asset == self.isolated.asset
+        return self.clearing.position(self.account, self.clearing.perps[asset]).is_cross
 
 
 class Liquidator:
@@ -108,7 +110,7 @@ class Liquidator:
         self.clearing.refresh(account)
         if account.cash_uusd + account.value_uusd < account.maintenance_uusd:
             self._liquidate(MarginAccount(self.exchange, account, None))
-        for position in account.positions.values():
+        for position in tuple(account.positions.values()):
             if not position.is_cross and position.lots:
                 value_uusd, maintenance_uusd = self.clearing.isolated_standing(position)
                 if value_uusd < maintenance_uusd:
@@ -148,13 +150,15 @@ class Liquidator:
             value_uusd, maintenance_uusd = margin.standing
             if value_uusd >= maintenance_uusd or 3 * value_uusd < 2 * maintenance_uusd:
                 return
-            perp = self.clearing.perps[position.asset]
+            perp, side = self.clearing.perps[position.asset], _closing(position)
+            limit_px = self._limit_px(position, perp, value_uusd)
+            if not perp.book.sides[1 - side].reaches(limit_px):
+                continue
             is_large = abs(position.lots) * perp.mark_px > self.options.partial_liquidation_usd * UUSD_PER_USD
             lots = max(abs(position.lots) // PART, 1) if is_large and is_fresh else abs(position.lots)
             filled_lots, _ = self.matching.force(
-                margin.account, perp, _closing(position), lots, self._limit_px(position, perp, value_uusd),
-                Liquidation(user, perp.mark_px, MARKET), None,
-            )  # fmt: skip
+                margin.account, perp, side, lots, limit_px, Liquidation(user, perp.mark_px, MARKET), None
+            )
             if filled_lots and is_large and is_fresh:
                 self._part_ms[user] = now_ms
 
@@ -167,25 +171,23 @@ class Liquidator:
 
     def _backstop(self, margin: MarginAccount) -> None:
         """The liquidator takes all positions at the mark, and what the account was still worth."""
-        account, liquidator = margin.account, self.clearing.liquidator
-        value_uusd, _ = margin.standing
+        account, (value_uusd, _) = margin.account, margin.standing
         for position in margin.positions:
             perp = self.clearing.perps[position.asset]
             liquidation = Liquidation(account.user, perp.mark_px, BACKSTOP)
             self._hand_over(
-                perp, _closing(position), perp.mark_px, abs(position.lots), account, liquidator, liquidation,
-                _liquidated(margin, position), None,
+                perp, _closing(position), perp.mark_px, abs(position.lots), account, self.clearing.liquidator,
+                liquidation, _liquidated(margin, position), None,
             )  # fmt: skip
         if self.options.backstop_margin == "forfeited":
-            account.cash_uusd -= value_uusd
-            liquidator.cash_uusd += value_uusd
+            self._pay(account, -value_uusd)
 
     def _deleverage_against(self, margin: MarginAccount) -> None:
         """Closes an insolvent account's positions at the previous mark against the other side."""
         for position in margin.positions:
             perp = self.clearing.perps[position.asset]
             if margin.isolated is not None:
-                self._top_up(position, self.previous_px[perp.asset])
+                self._top_up(margin.account, position, self.previous_px[perp.asset])
             self._deleverage_position(margin, position, perp)
 
     def _deleverage_position(self, margin: MarginAccount, position: Position, perp: Perp) -> None:
@@ -280,20 +282,41 @@ class Liquidator:
             if isinstance(owner, Account):
                 self.matching.trim_reduce_only(owner, perp)
 
+    # a market's end
+
+    def settle(self, perp: Perp, px: int) -> None:
+        """Closes every position of a market at `px`, off the book and without fee."""
+        for account in self.clearing.accounts.values():
+            position = account.positions.get(perp.asset)
+            if position is None or not position.lots:
+                continue
+            if not position.is_cross:
+                self._top_up(account, position, px)
+            self.clearing.close_at(account, position, perp, px, SETTLED)
+            self._bear_deficit(MarginAccount(self.exchange, account, None))
+        self.clearing.close_houses_at(perp, px)
+
     # what is owed
 
-    def _top_up(self, position: Position, px: int) -> None:
+    def _pay(self, account: Account, uusd: int) -> None:
+        """The liquidator pays an account, or keeps what is left of it (negative); no fill tells of it."""
+        account.cash_uusd += uusd
+        self.clearing.liquidator.cash_uusd -= uusd
+        self.matching.block.written_off.append((account.user, uusd))
+
+    def _top_up(self, account: Account, position: Position, px: int) -> None:
         """The liquidator pays what an isolated position owes at `px`, so that its owner's cash does not."""
-        owed_uusd = max(-(position.raw_uusd + position.lots * px), 0)
-        position.raw_uusd += owed_uusd
-        self.clearing.liquidator.cash_uusd -= owed_uusd
+        owed_uusd = -(position.raw_uusd + position.lots * px)
+        if owed_uusd > 0:
+            self._pay(account, owed_uusd)
+            account.cash_uusd -= owed_uusd
+            position.raw_uusd += owed_uusd
 
     def _bear_deficit(self, margin: MarginAccount) -> None:
         """The liquidator pays the debt of an account without cross positions."""
         account = margin.account
         if account.cash_uusd < 0 and not MarginAccount(self.exchange, account, None).positions:
-            self.clearing.liquidator.cash_uusd += account.cash_uusd
-            account.cash_uusd = 0
+            self._pay(account, -account.cash_uusd)
 
     def _report(self, margin: MarginAccount, held: list[tuple[int, int]], value_uusd: int) -> None:
         """Tells of a liquidation: the positions as they were before, and what the account was worth."""

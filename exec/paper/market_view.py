@@ -78,6 +78,7 @@ class MarketView:
             "lastDeployerFeeScaleChangeTime": EPOCH_TEXT,
             "assetToFundingMultiplier": [[coin, "1.0"] for coin in coins],
             "assetToFundingInterestRate": [],
+            "assetToFundingClamp": [],
         }
 
     def perp_dex_limits(self, dex: str) -> dict | None:
@@ -132,7 +133,7 @@ class MarketView:
         has_impact = bid_px and ask_px
         premium = premium_e10(bid_px, ask_px, perp.oracle_px, bool(perp.dex)) if has_impact else None
         return {
-            "funding": format_decimal(perp.funding.rate(), RATE_DECIMALS, keep_point=True),
+            "funding": _rate(perp),
             "openInterest": market.lots[perp.open_interest_lots],
             "prevDayPx": px[perp.day.previous_px],
             "dayNtlVlm": format_usd(perp.day.uusd),
@@ -215,7 +216,7 @@ class MarketView:
             if within(time_ms, start_ms, end_ms)
         ][:MAX_ROWS]
 
-    def predicted_fundings(self, next_hour_ms: int) -> list[list]:
+    def predicted_fundings(self, hour_ms: int) -> list[list]:
         """Rate of the running hour by market; this venue knows no other."""
         return [
             [
@@ -225,17 +226,22 @@ class MarketView:
                     [
                         "HlPerp",
                         {
-                            "fundingRate": format_decimal(perp.funding.rate(), RATE_DECIMALS, keep_point=True),
-                            "nextFundingTime": next_hour_ms,
+                            "fundingRate": _rate(perp),
+                            "nextFundingTime": hour_ms,
                             "fundingIntervalHours": 1,
                         },
                     ],
                     ["BybitPerp", None],
                 ],
             ]
-            for perp in self._of_dex[MAIN_DEX]
-            if not perp.listing.is_delisted
+            for perp in self._of_dex[MAIN_DEX]  # delisted ones too
         ]
+
+
+def _rate(perp: Perp) -> str:
+    """Hourly rate as it would be paid now; a delisted market pays none."""
+    rate = 0 if perp.listing.is_delisted else perp.funding.rate()
+    return format_decimal(rate, RATE_DECIMALS, keep_point=True)
 
 
 def within(time_ms: int, start_ms: int, end_ms: int | None) -> bool:

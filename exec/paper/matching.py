@@ -39,11 +39,13 @@ class Matching:
         self.is_halted = False
         self.post_only_until_ms = 0
         self.triggers = Triggers(self)
+        self._open_lots: dict[int, int] = {}  # of capped markets, before the block's first order there
         self._market_tifs = (*MARKET, "Ioc") if self.options.ioc_is_market else MARKET
 
     def begin(self, block: Block) -> None:
         """Facts go to `block` from now on."""
         self.block = self.clearing.block = block
+        self._open_lots.clear()
 
     @property
     def is_open(self) -> bool:
@@ -201,16 +203,30 @@ class Matching:
         return abs(order.px - perp.oracle_px) * 100 > self.options.oracle_distance_percent * perp.oracle_px
 
     def _cap_refusal(self, order: Order, perp: Perp) -> tuple[str, str] | None:
-        """At the open interest cap positions only shrink, and none but reduce-only orders reach far past the oracle."""
-        if order.reduce_only or not perp.is_at_open_interest_cap:
+        """Near the open interest cap it grows slowly; at the cap positions only shrink, and prices stay at the oracle.
+
+        Reduce-only orders are free of this.
+        """
+        if order.reduce_only:
             return None
         closable_lots = self.clearing.position(order.account, perp).closes(order.side)
-        if order.lots > closable_lots:
+        opening_lots = order.lots - closable_lots
+        if not perp.is_at_open_interest_cap:
+            return self._speed_refusal(opening_lots, perp) if opening_lots > 0 else None
+        if opening_lots > 0:
             return rules.OI_CAP, rules.OI_FLIP if closable_lots else rules.OI_INCREASE
         ahead_px = order.px - perp.oracle_px if order.side == BUY else perp.oracle_px - order.px
         if ahead_px * 100 > self.options.oi_cap_distance_percent * perp.oracle_px:
             return rules.OI_AGGRESSIVE, rules.REJECTED[rules.OI_AGGRESSIVE]
         return None
+
+    def _speed_refusal(self, opening_lots: int, perp: Perp) -> tuple[str, str] | None:
+        """Bounds what a block adds to open interest, counted from its first order here."""
+        before_lots = self._open_lots.setdefault(perp.asset, perp.open_interest_lots)
+        added_uusd = (perp.open_interest_lots - before_lots + opening_lots) * perp.mark_px
+        if added_uusd * 100 <= self.options.oi_cap_speed_percent * perp.open_interest_cap_uusd:
+            return None
+        return rules.OI_SPEED, rules.REJECTED[rules.OI_SPEED]
 
     def _count_refusal(self, order: Order, is_trigger: bool) -> str | None:
         account = order.account

@@ -134,7 +134,7 @@ class OrderActions:
         """
         order = _open_order(account, oid)
         if order is None or order.asset != request.asset:
-            return {"error": rules.on_asset(rules.MODIFY_NOT_FOUND, self.exchange.perps[request.asset].asset_id)}
+            return {"error": rules.MODIFY_NOT_FOUND}
         if request.cloid is None:
             request.cloid = order.cloid
         parent = None
@@ -147,6 +147,8 @@ class OrderActions:
         return {"error": rules.MODIFY_FAILED + status["error"]} if "error" in status else status
 
     def _schedule_cancel(self, account: Account, time_ms: int | None) -> dict:
+        if time_ms is not None and time_ms < self.exchange.now_ms + MIN_SCHEDULE_MS:
+            return refused(rules.SCHEDULE_TOO_SOON)
         required_usd = self.exchange.options.schedule_cancel_volume_usd
         if account.volume_uusd < required_usd * UUSD_PER_USD:
             traded = format_usd(account.volume_uusd, keep_point=False)
@@ -158,8 +160,6 @@ class OrderActions:
             account.cancel_at_ms = None
             self._scheduled.pop(account.user, None)
             return ok("default")
-        if time_ms < self.exchange.now_ms + MIN_SCHEDULE_MS:
-            return refused(rules.SCHEDULE_TOO_SOON)
         if account.cancel_day == self.exchange.now_ms // DAY_MS and account.cancel_count >= SCHEDULE_TRIGGERS_PER_DAY:
             return refused(rules.SCHEDULE_DAILY)
         account.cancel_at_ms = time_ms

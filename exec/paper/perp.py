@@ -8,6 +8,7 @@ from exec.paper.events import BUY, SELL, Trade
 from exec.paper.funding import FundingMeter, impact_px, impact_usd, premium_e10
 from exec.paper.margin import MarginTable
 from exec.paper.marks import Mark
+from exec.paper.oracle import OracleHour
 from mmjax.units import UUSD_PER_USD, px_decimals
 
 RECENT_TRADES_COUNT = 100
@@ -31,8 +32,8 @@ class Perp:
 
     __slots__ = (
         "asset", "asset_id", "dex", "coin", "listing", "sz_decimals", "px_per_usd", "max_leverage", "margin", "book",
-        "mark", "mark_px", "oracle_px", "last_px", "funding", "day", "trades", "open_interest_lots", "impact_uusd",
-        "max_order_uusd", "open_interest_cap_uusd",
+        "mark", "mark_px", "oracle_px", "oracle_hour", "last_px", "funding", "day", "trades", "open_interest_lots",
+        "impact_uusd", "max_order_uusd", "open_interest_cap_uusd",
     )  # fmt: skip
 
     def __init__(self, asset: int, listing, asset_id: int | None = None):
@@ -49,6 +50,7 @@ class Perp:
         self.mark = Mark(listing.start_px)
         self.mark_px = listing.start_px
         self.oracle_px = listing.start_px
+        self.oracle_hour = OracleHour()
         self.last_px = 0
         self.funding = FundingMeter()
         self.day = Day(listing.start_px, round(listing.day_volume_usd * UUSD_PER_USD))
@@ -78,8 +80,17 @@ class Perp:
         bids, asks = (self.book.sides[side].depth(IMPACT_LEVELS) for side in (BUY, SELL))
         return impact_px(bids, self.impact_uusd), impact_px(asks, self.impact_uusd)
 
-    def sample_premium(self) -> None:
-        """Takes one premium sample for the funding of this hour."""
+    @property
+    def settlement_px(self) -> int:
+        """What positions are closed at when the market ends: the mean oracle price of the last hour.
+
+        In a builder's dex the mark (venue documentation).
+        """
+        return self.mark_px if self.dex else self.oracle_hour.mean() or self.oracle_px
+
+    def sample(self, now_ms: int) -> None:
+        """Takes one sample of the premium, for the funding of this hour, and of the oracle price."""
+        self.oracle_hour.add(self.oracle_px, now_ms)
         bid_px, ask_px = self.impact_pxs()
         has_impact = bid_px and ask_px
         self.funding.sample(premium_e10(bid_px, ask_px, self.oracle_px, bool(self.dex)) if has_impact else None)

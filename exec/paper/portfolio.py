@@ -1,7 +1,7 @@
 """What accounts were worth over time: value, profit and volume, sampled on the clock.
 
-Profit is counted from the facts of blocks (closed profit, fees, funding) plus what open positions are up or down now,
-so that money moved in or out never shows as profit.
+Profit is counted from the facts of blocks (closed profit, fees, funding, what a liquidation took) plus what open
+positions are up or down now, so that money moved in or out never shows as profit.
 """
 
 from collections import deque
@@ -53,6 +53,8 @@ class Portfolios:
             realised[fill.user] = realised.get(fill.user, 0) + fill.closed_pnl_uusd - fill.fee_uusd
         for funding in block.fundings:
             realised[funding.user] = realised.get(funding.user, 0) + funding.uusd
+        for user, uusd in block.written_off:
+            realised[user] = realised.get(user, 0) + uusd
         accounts, slot = self.clearing.accounts, block.time_ms // SAMPLE_MS
         if slot != self._slot:
             self._slot = slot

@@ -1,7 +1,8 @@
 """What one block tells whom: facts of the block by stream, then the streams whose period has come round.
 
 bbo, trades, candles and account events follow the block that caused them; books, contexts, mids and whole states come
-round on their own period, each market in its own phase so that their cost is spread over blocks.
+round on their own period: all books at once, whether they changed or not (measured), contexts each market in its own
+phase so that their cost is spread over blocks.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +11,7 @@ from typing import Any
 from exec.paper import wire
 from exec.paper.events import Block, Fill, Funding, LedgerUpdate, LiquidationEvent, OrderEvent
 from exec.paper.snapshots import Snapshots, deflated
-from exec.paper.subscription import FastAssetCtxs, L2Book
+from exec.paper.subscription import FastAssetCtxs
 from exec.paper.topics import Topic, Topics
 from exec.paper.view import View
 from mmjax.units import format_usd
@@ -29,12 +30,9 @@ class Pushes:
 
     def __init__(self, view: View, snapshots: Snapshots, topics: Topics):
         self._view, self._snapshots, self._topics = view, snapshots, topics
-        self._touched_ms = [0] * len(view.markets)
 
     def of(self, block: Block) -> Iterator[Push]:
         """Everything this block causes."""
-        for asset in block.touched:
-            self._touched_ms[asset] = block.time_ms
         yield from self._trades(block)
         yield from self._bbo(block)
         yield from self._periodic(block)
@@ -70,10 +68,7 @@ class Pushes:
         for asked, topic in self._topics.periodic.items():
             if not topic.is_due(time_ms):
                 continue
-            if isinstance(asked, L2Book):
-                if self._touched_ms[topic.asset] > topic.sent_ms:
-                    yield topic, self._snapshots.whole(asked, topic.asset)
-            elif isinstance(asked, FastAssetCtxs):
+            if isinstance(asked, FastAssetCtxs):
                 yield from self._fast_prices(topic)
             elif not asked.only_changes:
                 yield topic, self._snapshots.whole(asked, topic.asset)
@@ -130,6 +125,13 @@ class Pushes:
         yield from self._rows("userFundings", "fundings", block.fundings, funding)
         yield from self._rows("userNonFundingLedgerUpdates", "nonFundingLedgerUpdates", block.ledger, ledger_row)
         yield from self._events_one_by_one("liquidation", block.liquidations, liquidation)
+        made = [own for own in block.fills if not own.crossed]
+        yield from self._notices(made, lambda own: wire.filled_notice(markets[own.asset], own))
+        yield from self._notices(block.liquidations, notice)
+
+    def _notices(self, facts: Iterable[Any], render: Render) -> Iterator[Push]:
+        for topic, notices in self._heard("notification", facts, render):
+            yield from ((topic, told) for told in notices)
 
     def _rows(self, channel: str, key: str, facts: Iterable[Any], render: Render) -> Iterator[Push]:
         """A stream of rows that names its user."""
@@ -163,6 +165,11 @@ class Pushes:
 def ledger_row(update: LedgerUpdate) -> dict:
     """Money that came or went."""
     return wire.ledger_row(update.time_ms, update.delta)
+
+
+def notice(event: LiquidationEvent) -> dict:
+    """A liquidation as a text to the account; the venue's own wording is unmeasured."""
+    return {"notification": f"Liquidated: positions worth ${format_usd(event.notional_uusd)} are being closed."}
 
 
 def liquidation(event: LiquidationEvent) -> dict:

@@ -38,10 +38,13 @@ TOO_FAR = "Order price cannot be more than 95% away from the reference price"
 MAX_VALUE = "Order value is above the maximum of this market."  # unmeasured
 BAD_TRIGGER = "Invalid TP/SL price."
 TRIGGER_COUNT = "Unexpected number of trigger orders"
+MAIN_TRIGGER = "Main order cannot be trigger order."
+TPSL_NOT_REDUCING = "TP/SL orders must be reduce only."  # unmeasured; that it is refused is documented
 BUILDER_FEE = "Builder fee has not been approved"
 BUILDER_FEE_HIGH = "Builder fee is above the maximum."  # unmeasured
 ORACLE = "Price too far from oracle"
 OI_CAP = "Order would increase open interest while open interest is capped"
+OI_SPEED = "Order would increase open interest too quickly"
 OI_AGGRESSIVE = "Order rejected due to price more aggressive than oracle while at open interest cap"
 POST_ONLY_WINDOW = "Only post-only orders allowed immediately after a network upgrade"
 PRIORITY_TIF = "Order priority is for Ioc orders only."  # unmeasured
@@ -51,7 +54,7 @@ TOO_MANY_ORDERS = "Too many open orders."
 DUPLICATE_CLOID = "Order has duplicate cloid."  # unmeasured
 NO_ORDERS = "Orders are empty."
 NOT_FOUND = "Order was never placed, already canceled, or filled."
-MODIFY_NOT_FOUND = "Cannot modify canceled or filled order"
+MODIFY_NOT_FOUND = "Cannot modify canceled or filled order"  # seen without an asset
 MODIFY_FAILED = "Error placing new order during modify: "
 MODIFY_TIF = "modify without always-place must be Alo or Gtc"  # unmeasured
 
@@ -73,8 +76,8 @@ ISOLATED_DECREASE = (
     "Isolated position does not have sufficient margin available to decrease leverage. "
     "To decrease leverage, add margin to the position."
 )
-SCHEDULE_TOO_SOON = "Scheduled cancel time must be at least 5 seconds ahead."  # unmeasured
-SCHEDULE_DAILY = "Scheduled cancel already triggered 10 times today."  # unmeasured
+SCHEDULE_TOO_SOON = "Scheduled cancel time too early, must be at least 5 seconds from now."
+SCHEDULE_DAILY = "Too many scheduled cancels triggered for the day. Limit is 10."  # unmeasured
 
 # TWAP
 TWAP_NOT_FOUND = "TWAP was never placed, already canceled, or filled."
@@ -93,6 +96,7 @@ REJECTED = {
     DUPLICATE_CLOID: "rejected",
     BAD_TRIGGER: "badTriggerPxRejected",
     ORACLE: "oracleRejected",
+    OI_SPEED: "openInterestIncreaseRejected",
     OI_AGGRESSIVE: "tooAggressiveAtOpenInterestCapRejected",
     ZERO_SIZE: "rejected",  # unmeasured, as are those below
     MAX_VALUE: "rejected",
@@ -199,19 +203,28 @@ def _name_builder(requests: Sequence[OrderRequest], builder: Builder) -> None:
 def _check_family(requests: Sequence[OrderRequest]) -> None:
     """A parent, then one or two triggers that close it: at most one of a kind."""
     parent, *children = requests
+    if parent.trigger is not None:
+        raise RefusedBatch(MAIN_TRIGGER)
     kinds = {child.trigger.tpsl for child in children if child.trigger is not None}
-    is_family = parent.trigger is None and 1 <= len(children) <= MAX_CHILDREN and len(kinds) == len(children)
+    is_family = 1 <= len(children) <= MAX_CHILDREN and len(kinds) == len(children)
     if not is_family or any(child.asset != parent.asset or child.side == parent.side for child in children):
         raise RefusedBatch(TRIGGER_COUNT)
+    _check_reducing(children)
 
 
 def _attach_to_position(requests: Sequence[OrderRequest]) -> None:
-    """One or two triggers of one position: at most one of a kind.  They only ever reduce."""
+    """One or two triggers of one position: at most one of a kind."""
     kinds = {request.trigger.tpsl for request in requests if request.trigger is not None}
     if len(kinds) != len(requests) or len({(request.asset, request.side) for request in requests}) > 1:
         raise RefusedBatch(TRIGGER_COUNT)
+    _check_reducing(requests)
     for request in requests:
-        request.is_position_tpsl = request.reduce_only = True
+        request.is_position_tpsl = True
+
+
+def _check_reducing(requests: Sequence[OrderRequest]) -> None:
+    if not all(request.reduce_only for request in requests):
+        raise RefusedBatch(TPSL_NOT_REDUCING)
 
 
 def _check_priority(requests: Sequence[OrderRequest], fee: int) -> None:

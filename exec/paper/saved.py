@@ -11,6 +11,7 @@ A file is replaced as a whole or not at all, so a program killed while it saves 
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class Document(msgspec.Struct, forbid_unknown_fields=True):
 # --- accounts
 
 
-class SavedOrder(Document):
+class SavedOrder(Document, gc=False):
     """An order; `parent` and `children` are order ids."""
 
     asset: int
@@ -54,7 +55,7 @@ class SavedOrder(Document):
     is_waiting: bool
     is_position_tpsl: bool
     parent: int | None
-    children: list[int]
+    children: Sequence[int]
     builder: tuple[str, int] | None
     twap_id: int | None
     liquidation: Liquidation | None
@@ -114,6 +115,7 @@ class SavedAccount(Document):
     ledger: list[LedgerUpdate]
     builder_fees: dict[str, int]
     builder_paid_uusd: int
+    claimed_uusd: int
     referrer: str | None
     referral_code: str | None
     staking_discount_ppm: int
@@ -209,6 +211,14 @@ class SavedDay(Document):
     _hour: int
 
 
+class SavedOracleHour(Document):
+    """Oracle prices of the last hour by minute."""
+
+    sums: list[int]
+    counts: list[int]
+    minute: int
+
+
 class SavedSeries(Document):
     """Candles of one length, seven numbers each; `rows` as 64-bit integers, they are too many for digits."""
 
@@ -225,6 +235,7 @@ class SavedPerp(Document):
     mark: SavedMark
     mark_px: int
     oracle_px: int
+    oracle_hour: SavedOracleHour
     last_px: int
     funding: SavedMeter
     day: SavedDay

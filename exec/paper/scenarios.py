@@ -5,12 +5,16 @@ they fall due, on the venue's own clock, so the same seed and scenario give the 
 
 Verbs act through plain methods of the exchange, the market and the hub.  Where a scenario needs people, it brings a
 crowd: ordinary accounts that deposit, set their leverage and trade, and are liquidated by the rules of everybody.  How
-far prices move is measured in `margins`: the maintenance margin of the market's highest leverage, as a share of price.
-One margin ruins nobody; an account at the highest leverage is liquidated after one and worth nothing after two.
+far prices move is measured in `margins`: one is a fall by the maintenance margin of the market's highest leverage, and
+two are one after the other.  So every market falls as far as it takes: eleven are 13 % of BTC's price and 69 % of that
+of a coin with five times leverage, about what both lost on 10 October 2025.  Who is liquidated after k margins is worth
+nothing after k + 1; the highest leverage leaves k = 1.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -23,6 +27,7 @@ from exec.paper.actions import (
     PlaceOrders,
     Signature,
     SignedAction,
+    UpdateIsolatedMargin,
     UpdateLeverage,
 )
 from exec.paper.events import BUY, SELL
@@ -32,13 +37,16 @@ from exec.paper.perp import Perp
 from mmjax.errors import ConfigError
 from mmjax.units import UUSD_PER_USD, format_lots, format_px, tick_px
 
+log = logging.getLogger(__name__)
+
 NS_PER_S, NS_PER_MS = 1_000_000_000, 1_000_000
 STEP_S = 0.1  # between the pieces of a move that takes a while
 SLIPPAGE_PERCENT = 3  # that a member of a crowd accepts
 CROWD_DEPTHS = 5  # a member's position, in usual sizes at the touch
 LEAST_POSITION_USD = 500
+MARGIN_FRAC = 0.95  # of a member's money; the rest is for fees and slippage
 DEFAULT_START_S = 10.0
-SPARE_FRAC = 0.9  # of the margin that a member puts to use; the rest is for fees and slippage
+FOREVER_MS = 1 << 62
 UNSIGNED = Signature("0x1", "0x1", 27)  # a crowd has no keys: it acts behind the door where signatures are read
 
 
@@ -76,9 +84,14 @@ class Stage:
         return self.exchange.perps[self.asset]
 
     @property
+    def margin_frac(self) -> float:
+        """Maintenance margin at the market's highest leverage, as a share of price."""
+        return 1 / (2 * self.perp.max_leverage)
+
+    @property
     def margin_bps(self) -> float:
-        """One margin, see above."""
-        return 1e4 / (2 * self.perp.max_leverage)
+        """One margin, see above: of the price's logarithm, so that margins add up."""
+        return -1e4 * math.log1p(-self.margin_frac)
 
     def act(self, user: str, action: Action) -> None:
         """Sends a member's action; it is executed in the coming block."""
@@ -119,11 +132,20 @@ class Play:
         """Whether every cue has been given."""
         return not self._ahead
 
+    @property
+    def title(self) -> str:
+        """Its name and, if it has one, its market."""
+        return f"{self.scenario.name} on {self.stage.perp.coin}" if self.scenario.is_of_market else self.scenario.name
+
     def advance(self, now_ns: int) -> None:
-        """Gives the cues that are due."""
+        """Gives the cues that are due; the first and the last are logged."""
         self.stage.now_ns = now_ns
         while self._ahead and now_ns - self.start_ns >= self._ahead[-1][0] * NS_PER_S:
+            if len(self._ahead) == len(self.scenario.cues):
+                log.info("%s begins: %s", self.title, self.scenario.about)
             self._ahead.pop()[1](self.stage)
+            if self.is_over:
+                log.info("%s is over", self.title)
 
 
 # --- verbs
@@ -156,21 +178,39 @@ def lift_oracle(bps: float) -> Verb:
     return verb
 
 
-def gather(side: int, *leverage_fracs: float) -> Verb:
-    """A crowd comes and takes positions on one side, each member at its share of the market's highest leverage."""
+def gather(side: int, *margins: float) -> Verb:
+    """A crowd comes and takes positions on one side, each member with as much money as lasts for so many margins."""
 
     def verb(stage: Stage) -> None:
         perp = stage.perp
         position_usd = max(CROWD_DEPTHS * perp.listing.depth_usd, LEAST_POSITION_USD)
-        for leverage_frac in leverage_fracs:
-            leverage = max(round(perp.max_leverage * leverage_frac), 1)
+        for count in margins:
+            money_frac = _money_frac(side, stage.margin_frac, count)
+            leverage = max(min(math.ceil(1 / (money_frac * MARGIN_FRAC)), perp.max_leverage), 1)
             user = member(stage.number, len(stage.crowd))
             stage.crowd.append(user)
-            stage.exchange.deposit(user, round(position_usd / (leverage * SPARE_FRAC) * UUSD_PER_USD))
+            stage.exchange.deposit(user, round(position_usd * money_frac * UUSD_PER_USD))
             stage.act(user, UpdateLeverage(perp.asset_id, not perp.listing.only_isolated, leverage))
             stage.act(user, PlaceOrders([_market_order(perp, side, position_usd)], "na"))
 
     return verb
+
+
+def _money_frac(side: int, margin_frac: float, margins: float) -> float:
+    """What an account needs per dollar of its position to reach its maintenance margin after so many margins."""
+    px_mult = (1 - margin_frac) ** (margins if side == BUY else -margins)
+    return abs(px_mult - 1) + margin_frac * px_mult
+
+
+def commit(stage: Stage) -> None:
+    """The crowd has come.  Where margin is isolated, each member's spare money joins its position."""
+    clearing = stage.exchange.clearing
+    for user in stage.crowd:
+        account = stage.exchange.account(user)
+        spare_uusd = clearing.summary(account).withdrawable_uusd
+        if stage.perp.listing.only_isolated and spare_uusd:
+            stage.act(user, UpdateIsolatedMargin(stage.perp.asset_id, True, spare_uusd))
+    stage.crowd_lots = stage.held_lots()
 
 
 def member(number: int, place: int) -> str:
@@ -192,11 +232,6 @@ def _market_order(perp: Perp, side: int, usd: float) -> OrderWire:
         False,
         OrderType(Limit("Ioc")),
     )
-
-
-def count_crowd(stage: Stage) -> None:
-    """The crowd has come: what it holds is what it can lose."""
-    stage.crowd_lots = stage.held_lots()
 
 
 def press(margins: float) -> Verb:
@@ -222,6 +257,11 @@ def delist(stage: Stage) -> None:
     stage.exchange.delist(stage.asset)
 
 
+def settle(stage: Stage) -> None:
+    """Its positions are closed."""
+    stage.exchange.settle(stage.asset)
+
+
 def halt(stage: Stage) -> None:
     """Nothing trades anywhere."""
     stage.exchange.matching.is_halted = True
@@ -232,13 +272,14 @@ def resume(stage: Stage) -> None:
     stage.exchange.matching.is_halted = False
 
 
-def allow_post_only(lasts_s: float) -> Verb:
-    """For some seconds only orders that cannot take are accepted."""
+def allow_post_only(stage: Stage) -> None:
+    """Only orders that cannot take are accepted."""
+    stage.exchange.matching.post_only_until_ms = FOREVER_MS
 
-    def verb(stage: Stage) -> None:
-        stage.exchange.matching.post_only_until_ms = round(stage.now_ns / NS_PER_MS + lasts_s * 1e3)
 
-    return verb
+def allow_all(stage: Stage) -> None:
+    """So are those that take."""
+    stage.exchange.matching.post_only_until_ms = 0
 
 
 def set_cadence(name: str) -> Verb:
@@ -276,9 +317,9 @@ _ALL = (
     _scenario(
         "liquidation-cascade",
         "six longs of falling leverage; the price slips, and each that is liquidated makes it slip further",
-        (0.0, gather(BUY, 1.0, 0.8, 0.6, 0.5, 0.4, 0.3)),
-        (5.0, count_crowd),
-        *slide(10.0, 5.0, margins=-1.3),
+        (0.0, gather(BUY, 1.4, 2.0, 2.8, 3.7, 4.8, 6.8)),
+        (5.0, commit),
+        *slide(10.0, 5.0, margins=-1.6),
         *every(1.0, 10.0, 240.0, press(-6.0)),
         moves_prices=True,
     ),
@@ -289,14 +330,20 @@ _ALL = (
         (60.0, lift_oracle(-300.0)),
         moves_prices=True,
     ),
-    _scenario("delisting", "the market is delisted: orders are cancelled, new ones refused", (0.0, delist)),
+    _scenario(
+        "delisting",
+        "the market is delisted: orders are cancelled, new ones refused, and 5 s later all positions are settled",
+        (0.0, delist),
+        (5.0, settle),
+    ),
     _scenario("halt", "trading is halted everywhere for 30 s", (0.0, halt), (30.0, resume), of_market=False),
     _scenario(
         "upgrade",
         "a network upgrade: a halt of 10 s, then 30 s in which orders must be post-only",
         (0.0, halt),
         (10.0, resume),
-        (10.0, allow_post_only(30.0)),
+        (10.0, allow_post_only),
+        (40.0, allow_all),
         of_market=False,
     ),
     _scenario(
@@ -309,11 +356,12 @@ _ALL = (
     _scenario(
         "deleveraging",
         "as on 10 October 2025: longs are worth less than nothing before the book can take them, and shorts are closed",
-        (0.0, gather(BUY, 1.0, 0.9, 0.8, 0.6, 0.4)),
-        (1.0, gather(SELL, 1.0, 0.5, 0.25)),
+        (0.0, gather(BUY, 1.4, 1.6, 1.8, 2.7, 4.5)),
+        (1.0, gather(SELL, 1.4, 3.5, 8.0)),
+        (5.0, commit),
         (10.0, thin(0.02)),
-        *slide(10.0, 1.5, margins=-8.0),
-        *slide(15.0, 15.0, margins=-3.0),
+        *slide(10.0, 9.0, margins=-8.0),
+        *slide(19.0, 11.0, margins=-3.0),
         (60.0, thin(50.0)),
         *slide(60.0, 60.0, margins=7.0),
         moves_prices=True,
@@ -363,7 +411,10 @@ def stage_of(exchange: Exchange, market: object, hub: Hub, cast: Cast, number: i
     else:
         perp = next((p for p in live if p.coin == cast.coin), None)
     if perp is None:
-        raise ConfigError(f"scenario {cast.scenario.name}: no market {cast.coin!r} trades here")
+        names = ", ".join(p.coin for p in sorted(live, key=lambda p: -p.listing.day_volume_usd)[:4])
+        raise ConfigError(
+            f"scenario {cast.scenario.name}: no market {cast.coin!r} trades here; name another, such as {names}"
+        )
     if cast.scenario.moves_prices and not hasattr(market, "push"):
         raise ConfigError(
             f"scenario {cast.scenario.name}: moves prices, which recordings do not allow; leave out --tape"

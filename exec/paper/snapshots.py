@@ -79,8 +79,9 @@ class Snapshots:
             book["fast"] = True
         return book
 
-    def _bbo(self, stream: asked.Bbo, asset: int) -> dict:
-        return wire.bbo(self._view.markets[asset], *self._view.best(asset), self._view.time_ms)
+    def _bbo(self, stream: asked.Bbo, asset: int) -> dict | None:
+        best = self._view.best(asset)
+        return wire.bbo(self._view.markets[asset], *best, self._view.time_ms) if any(best) else None
 
     def _trades(self, stream: asked.Trades, asset: int) -> list | None:
         return self._view.recent_trades(asset) or None
@@ -155,13 +156,20 @@ class Snapshots:
     def _web_data3(self, stream: asked.WebData3, asset: int) -> dict:
         web = self._view.web_data(stream.user, self._view.time_ms)
         told = ("agentAddress", "agentValidUntil", "cumLedger", "serverTime", "isVault", "user")
-        state = {key: web[key] for key in told} | {"abstraction": self._view.account(stream.user).abstraction}
-        states = [
-            {"totalVaultEquity": "0.0", "perpsAtOpenInterestCap": self._view.at_open_interest_cap(dex)}
-            for dex in self._view.dexes
-        ]
-        states[0] |= {key: web[key] for key in ("totalVaultEquity", "leadingVaults")}
+        state = {key: web[key] for key in told}
+        mode = self._view.account(stream.user).abstraction
+        if mode != "default":
+            state |= {"abstraction": mode, "dexAbstractionEnabled": mode == "dexAbstraction"}
+        states = [{"totalVaultEquity": "0.0"} | self._capped(dex) for dex in self._view.dexes]
+        states[0] |= {"totalVaultEquity": web["totalVaultEquity"]}
+        if web["leadingVaults"]:
+            states[0] |= {"leadingVaults": web["leadingVaults"]}
         return {"userState": state, "perpDexStates": states}
+
+    def _capped(self, dex: str) -> dict:
+        """Markets at their cap, where there are any."""
+        coins = self._view.at_open_interest_cap(dex)
+        return {"perpsAtOpenInterestCap": coins} if coins else {}
 
 
 def deflated(data: object) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any
 
 from exec.paper.accounts import Account, Position
@@ -33,6 +34,7 @@ from exec.paper.saved import (
     SavedLiquidator,
     SavedMark,
     SavedMeter,
+    SavedOracleHour,
     SavedOrder,
     SavedPerp,
     SavedPortfolios,
@@ -166,9 +168,15 @@ def _known_orders(account: Account) -> list[Order]:
     return [known[oid] for oid in sorted(known)]
 
 
+_order_fields = attrgetter(*SavedOrder.__struct_fields__)
+
+
 def _order(order: Order) -> SavedOrder:
-    parent = order.parent.oid if order.parent is not None else None
-    return _doc(SavedOrder, order, parent=parent, children=[child.oid for child in order.children])
+    """As `_doc`, but there are 2000 of each account, and the venue stands still meanwhile."""
+    doc = SavedOrder(*_order_fields(order))
+    doc.parent = order.parent.oid if order.parent is not None else None
+    doc.children = [child.oid for child in order.children] if order.children else ()
+    return doc
 
 
 def _put_account(doc: SavedAccount, exchange: Exchange) -> None:
@@ -278,6 +286,7 @@ def _perp(perp: Perp, exchange: Exchange) -> SavedPerp:
         perp,
         is_delisted=perp.listing.is_delisted,
         mark=_doc(SavedMark, mark, offset=_doc(SavedEma, mark.offset), touch=_doc(SavedEma, mark.touch)),
+        oracle_hour=_doc(SavedOracleHour, perp.oracle_hour),
         funding=_doc(SavedMeter, perp.funding),
         day=_doc(SavedDay, perp.day),
         resting=(_resting(perp.book.sides[BUY]), _resting(perp.book.sides[SELL])),
@@ -291,13 +300,17 @@ def _resting(side: BookSide) -> list[int]:
     return [entry.oid for level in levels for entry in level.queue if entry.account is not None]
 
 
+_PARTS_OF_A_PERP = ("is_delisted", "mark", "oracle_hour", "funding", "day", "resting", "candles")
+
+
 def _put_perp(doc: SavedPerp, perp: Perp, exchange: Exchange, orders: Mapping[int, Order]) -> None:
-    _put(perp, doc, "coin", "sz_decimals", "is_delisted", "mark", "funding", "day", "resting", "candles")
+    _put(perp, doc, "coin", "sz_decimals", *_PARTS_OF_A_PERP)
     if doc.is_delisted != perp.listing.is_delisted:
         exchange._set_delisted(perp.asset, doc.is_delisted)
     _put(perp.mark, doc.mark, "offset", "touch")
     _put(perp.mark.offset, doc.mark.offset)
     _put(perp.mark.touch, doc.mark.touch)
+    _put(perp.oracle_hour, doc.oracle_hour)
     _put(perp.funding, doc.funding)
     _put(perp.day, doc.day)
     for side, oids in zip(perp.book.sides, doc.resting, strict=True):

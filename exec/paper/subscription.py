@@ -88,7 +88,7 @@ class AllDexsAssetCtxs(Subscription, tag="allDexsAssetCtxs"):
     """The context of every market, by dex."""
 
     channel: ClassVar[str] = "allDexsAssetCtxs"
-    period: ClassVar[str] = "ctx_ms"
+    period: ClassVar[str] = "all_ctxs_ms"
 
 
 class FastAssetCtxs(Subscription, tag="fastAssetCtxs"):
@@ -127,11 +127,11 @@ class UserEvents(UserSubscription, tag="userEvents"):
     channel: ClassVar[str] = "user"
 
 
-class UserFills(UserSubscription, tag="userFills", omit_defaults=True):
+class UserFills(UserSubscription, tag="userFills"):
     """The account's fills, a snapshot first; `aggregateByTime` is echoed, but pushed fills are never merged."""
 
     channel: ClassVar[str] = "userFills"
-    aggregateByTime: bool | None = None
+    aggregateByTime: bool | None = False
 
 
 class UserFundings(UserSubscription, tag="userFundings"):
@@ -165,7 +165,7 @@ class UserTwapSliceFills(UserSubscription, tag="userTwapSliceFills"):
 
 
 class Notification(UserSubscription, tag="notification"):
-    """Notices to the account; this venue has none to give."""
+    """Notices to the account: a resting order was filled, positions were liquidated."""
 
     channel: ClassVar[str] = "notification"
 
@@ -210,12 +210,12 @@ class TwapStates(UserSubscription, tag="twapStates"):
     dex: str = ""
 
 
-class SpotState(UserSubscription, tag="spotState", omit_defaults=True):
+class SpotState(UserSubscription, tag="spotState"):
     """Spot balances."""
 
     channel: ClassVar[str] = "spotState"
     period: ClassVar[str] = "account_ms"
-    ignorePortfolioMargin: bool | None = None
+    ignorePortfolioMargin: bool | None = False
 
 
 class WebData2(UserSubscription, tag="webData2"):

@@ -13,6 +13,7 @@ from exec.paper import rules
 from exec.paper.account_actions import UNIFIED, not_registered
 from exec.paper.accounts import Account
 from exec.paper.actions import (
+    ClaimRewards,
     SendAsset,
     SpotSend,
     SubAccountSpotTransfer,
@@ -42,6 +43,7 @@ BELOW_FEE = "Withdrawal amount must be more than the fee."  # unmeasured
 UNKNOWN_TOKEN = "Invalid token."  # unmeasured
 UNKNOWN_DEX = "Invalid perp dex."  # unmeasured
 DEX_SHARED = "Action disabled when dex abstraction is active"  # unmeasured
+NO_REWARDS = "No rewards to claim."  # unmeasured
 ONLY_SPOT = "Unified account only supports sending assets through spot"
 
 
@@ -62,6 +64,7 @@ class TransferActions:
             SendAsset: self._prepare_send_asset,
             SubAccountTransfer: self._prepare_sub_transfer,
             SubAccountSpotTransfer: self._prepare_sub_spot_transfer,
+            ClaimRewards: lambda account, action: in_first_lane(lambda: self._claim_rewards(account)),
         }
 
     # balances
@@ -122,6 +125,18 @@ class TransferActions:
         self.clearing.deposits_uusd -= uusd - fee_uusd
         received, fee = format_usd(uusd - fee_uusd), format_usd(fee_uusd)
         self.clearing.note(account, {"type": "withdraw", "usdc": received, "nonce": nonce, "fee": fee})
+
+    # into the venue
+
+    def _claim_rewards(self, account: Account) -> None:
+        """Pays a referrer what it has earned, into spot."""
+        uusd = self.clearing.fees.rewards_uusd.pop(account.user, 0)
+        if not uusd:
+            raise rules.RefusedAction(NO_REWARDS)
+        self._charge(-uusd)
+        self.give(account, SPOT, uusd)
+        account.claimed_uusd += uusd
+        self.clearing.note(account, {"type": "rewardsClaim", "amount": format_usd(uusd), "token": USDC})
 
     # to others
 

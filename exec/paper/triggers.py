@@ -118,7 +118,7 @@ class Triggers:
                 self.matching.cancel(order, status)
 
     def _refusal(self, order: Order, perp: Perp, parent: Order | None) -> str | None:
-        if is_reached(order.side, order.trigger, reference_px(perp, parent)):
+        if is_reached(order.side, order.trigger, reference_px(perp, parent)) or _cannot_fill(order):
             return rules.BAD_TRIGGER
         if self._follows_position(order) and parent is None:
             return None if self._closable_lots(order, perp) else rules.REDUCE_ONLY
@@ -133,7 +133,7 @@ class Triggers:
             self.matching.follow_position(order)
 
     def _answer(self, order: Order) -> dict | str:
-        answer = self.options.trigger_answer
+        answer = "waitingForTrigger" if order.is_position_tpsl else self.options.trigger_answer
         return self.matching.resting(order) if answer == "resting" else answer
 
     def _fire(self, order: Order, perp: Perp) -> None:
@@ -165,6 +165,16 @@ def direction(order: Order) -> int:
 def is_reached(side: int, trigger: TriggerTerms, mark_px: int) -> bool:
     """Whether a trigger order on `side` acts at this mark."""
     return mark_px >= trigger.px if _way(side, trigger) == RISING else mark_px <= trigger.px
+
+
+def _cannot_fill(order: Order) -> bool:
+    """Whether a market stop has its limit before its trigger, on the side that the mark comes from.
+
+    A client saw that refused; of limit stops and of take profits nothing of the kind is known.
+    """
+    trigger = order.trigger
+    is_stop = trigger.is_market and trigger.tpsl == "sl"
+    return is_stop and (order.px < trigger.px if order.side == BUY else order.px > trigger.px)
 
 
 def reference_px(perp: Perp, parent: Order | None) -> int:

@@ -2,7 +2,8 @@
 
 A suborder is immediate-or-cancel within 3 % of the mid and asks for what the schedule says should have traded by now,
 at most three times the usual suborder; so what did not fill is caught up (venue documentation).  There are two
-suborders a minute, and one at the start.  None is sent while orders that take are refused.
+suborders a minute, and one at the start.  None is sent while orders that take are refused.  One that is refused for
+another reason than an empty book ends the TWAP (measured with too little margin).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ CATCH_UP_MULT = 3
 SLIPPAGE_PERCENT = 3
 KEPT_COUNT = 2_000  # per account, running or not
 SIDE = ("B", "A")
+UNMATCHED = frozenset((rules.REJECTED[rules.IOC_NO_MATCH], rules.REJECTED[rules.NO_LIQUIDITY]))
 
 
 class Twap:
@@ -100,6 +102,8 @@ class Twap:
             "reduceOnly": self.reduce_only,
             "randomize": self.randomize,
             "timestamp": self.time_ms,
+            "trigger": None,
+            "stopPx": None,
         }
 
 
@@ -162,15 +166,25 @@ class Twaps:
             return rules.HALTED
         if not MIN_MINUTES <= minutes <= MAX_MINUTES:
             return f"Invalid TWAP duration: {minutes} min(s)"
-        min_usd, max_uusd = self.options.twap_min_usd, LIMIT_MULT * perp.max_order_uusd[0]
-        if lots * perp.mark_px < min_usd * UUSD_PER_USD:
-            return f"TWAP order value too small. Min is ${min_usd}."
+        text = self._value_refusal(lots * perp.mark_px, minutes)
+        if text is not None:
+            return text
+        max_uusd = LIMIT_MULT * perp.max_order_uusd[0]
         if lots * perp.mark_px > max_uusd:
             return f"TWAP order value too large. Max is ${format_usd(max_uusd, keep_point=False)}."
         if reduce_only and not self.exchange.clearing.position(account, perp).closes(side):
             return rules.TWAP_REDUCE_ONLY
         running_count = sum(twap.account is account for twap in self._running.values())
         return rules.TWAP_COUNT if running_count >= self.options.twap_max_active else None
+
+    def _value_refusal(self, uusd: int, minutes: int) -> str | None:
+        """The venue has been seen with a minimum for all and with one per minute; the larger holds."""
+        rate_usd = self.options.twap_min_usd_per_minute
+        min_usd = max(self.options.twap_min_usd, rate_usd * minutes)
+        if uusd >= min_usd * UUSD_PER_USD:
+            return None
+        why = f", which is ${rate_usd} per minute" if min_usd > self.options.twap_min_usd else ""
+        return f"TWAP order value too small. Min is ${min_usd}{why}."
 
     def _cancel(self, account: Account, asset_id: int, twap_id: int) -> dict:
         twap = self._running.get(twap_id)
@@ -183,12 +197,9 @@ class Twaps:
 
     def _run_slice(self, twap: Twap, now_ms: int) -> None:
         twap.due_ms = twap.time_ms + ((now_ms - twap.time_ms) // SLICE_MS + 1) * SLICE_MS
-        lots = self._sized(twap, now_ms) if self.matching.is_open else 0
-        if twap.perp.listing.is_delisted:
-            self._end(twap, "error")
-            return
-        if lots and self._send(twap, lots) == "reduceOnlyRejected":
-            self._end(twap, "error")
+        text = rules.HALTED if twap.perp.listing.is_delisted else self._send_due(twap, now_ms)
+        if text is not None:
+            self._end(twap, "error", text)
         elif twap.is_over(now_ms):
             self._end(twap, "finished")
 
@@ -201,8 +212,13 @@ class Twaps:
         percent = 100 - spread + _mixed(twap.twap_id, twap.due_ms) % (2 * spread + 1)
         return min(lots * percent // 100, twap.lots - twap.executed_lots)
 
-    def _send(self, twap: Twap, lots: int) -> str:
-        """Sends a suborder; returns its status word."""
+    def _send_due(self, twap: Twap, now_ms: int) -> str | None:
+        """Sends what is due while the market is open; returns why the TWAP cannot go on, if so."""
+        lots = self._sized(twap, now_ms) if self.matching.is_open else 0
+        return self._send(twap, lots) if lots else None
+
+    def _send(self, twap: Twap, lots: int) -> str | None:
+        """Sends a suborder; returns why the TWAP cannot go on, if so: any refusal but for want of a counterpart."""
         order = Order(
             twap.account, twap.asset, twap.side, slice_px(twap.perp, twap.side), lots,
             self.exchange.clearing.next_oid(), None, "Ioc", twap.reduce_only, self.exchange.now_ms,
@@ -211,20 +227,23 @@ class Twaps:
         twap.account.remember(order)
         fills = self.matching.block.fills
         seen_count = len(fills)
-        self.matching.execute(order, twap.perp)
+        answer = self.matching.execute(order, twap.perp)
         for fill in fills[seen_count:]:
             if fill.oid == order.oid:
                 twap.executed_lots += fill.lots
                 twap.executed_uusd += fill.lots * fill.px
-        return order.status
+        if "error" not in answer or order.status in UNMATCHED:
+            return None
+        return answer["error"].removesuffix(rules.on_asset("", twap.perp.asset_id))
 
-    def _end(self, twap: Twap, status: str) -> None:
+    def _end(self, twap: Twap, status: str, description: str | None = None) -> None:
         del self._running[twap.twap_id]
         twap.status = status
-        self._note(twap)
+        self._note(twap, description)
 
-    def _note(self, twap: Twap) -> None:
-        event = TwapEvent(twap.account.user, twap.twap_id, twap.state(), twap.status, self.exchange.now_ms)
+    def _note(self, twap: Twap, description: str | None = None) -> None:
+        now_ms = self.exchange.now_ms
+        event = TwapEvent(twap.account.user, twap.twap_id, twap.state(), twap.status, now_ms, description)
         self.matching.block.twaps.append(event)
 
 

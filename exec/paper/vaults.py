@@ -4,7 +4,9 @@ What a vault is worth (its perps value and its spot balance) is shared out by sh
 present worth, a withdrawal sells them; the leader gets a commission on what a depositor takes out beyond what it put
 in.  Rounding is always in favour of who stays.
 
-A withdrawal takes only what the vault may release: positions are not closed for it (the real venue closes some).
+A withdrawal that the vault's margin allows leaves its positions alone, unless the leader wants it otherwise.  Else
+the vault's orders are cancelled and of every position the share that is withdrawn is closed at the market; what that
+costs is the withdrawer's (venue documentation).
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ from exec.paper.account_actions import derived_address
 from exec.paper.accounts import Account
 from exec.paper.actions import CreateVault, VaultDistribute, VaultModify, VaultTransfer
 from exec.paper.clearing import HOUSE_FEES
+from exec.paper.events import BUY, SELL
 from exec.paper.lanes import Handlers, Prepared, in_first_lane
 from exec.paper.transfer_actions import LACKS_COLLATERAL, PERPS
+from exec.paper.twap import slice_px
 from mmjax.units import UUSD_PER_USD, format_usd
 
 if TYPE_CHECKING:
@@ -277,10 +281,14 @@ class Vaults:
         if not uusd:
             raise rules.RefusedAction(ZERO_BALANCE)
         shares = stake.shares if uusd == worth_uusd else -(-uusd * all_shares // equity_uusd)
-        leaders = vault.leader_shares - (shares if account is vault.leader else 0)
         if account is vault.leader:
-            self._check_leader("Withdrawal", leaders, all_shares - shares)
-        self.transfers.take(vault.account, PERPS, uusd, LACKS_IN_VAULT)
+            self._check_leader("Withdrawal", vault.leader_shares - shares, all_shares - shares)
+        cost_uusd = self._release(vault, uusd)
+        uusd = min(uusd - cost_uusd, self._spare_uusd(vault.account))
+        if uusd <= 0:
+            raise rules.RefusedAction(LACKS_IN_VAULT)
+        shares = min(shares, -(-(uusd + cost_uusd) * all_shares // equity_uusd))
+        self.transfers.give(vault.account, PERPS, -uusd)
         basis_uusd, commission_uusd = self._sell(vault, stake, account, shares, uusd)
         delta = {
             "type": "vaultWithdraw",
@@ -288,12 +296,36 @@ class Vaults:
             "user": account.user,
             "requestedUsd": format_usd(requested_uusd),
             "commission": format_usd(commission_uusd),
-            "closingCost": "0.0",
+            "closingCost": format_usd(cost_uusd),
             "basis": format_usd(basis_uusd),
             "netWithdrawnUsd": format_usd(uusd - commission_uusd),
         }
         self.clearing.note(account, delta)
         self.clearing.note(vault.account, delta)
+
+    def _release(self, vault: Vault, uusd: int) -> int:
+        """Makes room for a withdrawal: closes as much of every position as it is of the vault; returns the cost."""
+        holder, equity_uusd = vault.account, self.equity_uusd(vault)
+        if uusd > self._spare_uusd(holder):
+            self.exchange.matching.cancel_all(holder, "vaultWithdrawalCanceled")
+        if vault.closes_on_withdraw or uusd > self._spare_uusd(holder):
+            self._close_part(holder, uusd, equity_uusd)
+        return max(equity_uusd - self.equity_uusd(vault), 0)
+
+    def _spare_uusd(self, holder: Account) -> int:
+        """What a withdrawal may take: all but the initial margin of positions and orders."""
+        return max(self.clearing.summary(holder).free_uusd, 0)
+
+    def _close_part(self, holder: Account, part_uusd: int, whole_uusd: int) -> None:
+        """Sends a market order for so much of every position, while there is trading."""
+        matching = self.exchange.matching
+        if not matching.is_open:
+            return
+        for position in tuple(holder.positions.values()):
+            lots = -(-abs(position.lots) * part_uusd // whole_uusd)
+            if lots:
+                perp, side = self.clearing.perps[position.asset], SELL if position.lots > 0 else BUY
+                matching.force(holder, perp, side, lots, slice_px(perp, side), None, None)
 
     def _sell(self, vault: Vault, stake: Stake, account: Account, shares: int, uusd: int) -> tuple[int, int]:
         """Pays `uusd`, already out of the vault, for shares; returns what these had cost, and the commission."""
@@ -347,7 +379,7 @@ class Vaults:
             if not part_uusd:
                 continue
             left_uusd -= part_uusd
-            basis_uusd = min(stake.basis_uusd * uusd // equity_uusd, stake.basis_uusd)
+            basis_uusd = stake.basis_uusd * uusd // max(equity_uusd, uusd)
             stake.basis_uusd -= basis_uusd
             stake.gained_uusd += part_uusd - basis_uusd
             self._pay_out(vault, account, part_uusd)

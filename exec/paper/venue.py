@@ -93,7 +93,7 @@ class PaperVenue:
     async def _http(self, path: str, headers: Mapping[str, str], body: bytes, ip: str) -> Response:
         if path not in ("/info", "/exchange"):
             return 404, TEXT, b"Not Found"
-        if _content_type(headers) != JSON:
+        if not _is_json(headers):
             return 415, TEXT, b"Expected request with `Content-Type: application/json`"
         try:
             if path == "/info":
@@ -150,6 +150,8 @@ class PaperVenue:
             while True:
                 data = await connection.recv()
                 self._deliver(self.hub.frame(number, data, self.clock.now_ns()))
+                for unwanted in self.hub.unwanted():
+                    self._cut(unwanted, "it asked for what is not there")
         except LinkClosed:
             return
 
@@ -192,11 +194,13 @@ class PaperVenue:
             await self.lead.close()
 
 
-def _content_type(headers: Mapping[str, str]) -> str:
+def _is_json(headers: Mapping[str, str]) -> bool:
+    """Whether the body is said to be JSON, or one of its kinds ("application/x+json"): measured."""
     for name, value in headers.items():
         if name.lower() == "content-type":
-            return value.split(";")[0].strip().lower()
-    return ""
+            content_type = value.split(";")[0].strip().lower()
+            return content_type == JSON or (content_type.startswith("application/") and content_type.endswith("+json"))
+    return False
 
 
 Latency = float | Callable[[], float]

@@ -53,7 +53,7 @@ class View(AccountView):
         ]
 
     def referral(self, user: str) -> dict:
-        """Who referred the account, whom it referred and what that earned; rewards are not claimed here."""
+        """Who referred the account, whom it referred and what that earned."""
         account, accounts = self.account(user), self.exchange.clearing.accounts
         referrer = accounts.get(account.referrer) if account.referrer is not None else None
         earned_uusd = self.exchange.clearing.fees.rewards_uusd.get(user, 0)
@@ -61,7 +61,7 @@ class View(AccountView):
             "referredBy": None if referrer is None else {"referrer": referrer.user, "code": referrer.referral_code},
             "cumVlm": format_usd(account.volume_uusd),
             "unclaimedRewards": format_usd(earned_uusd),
-            "claimedRewards": "0.0",
+            "claimedRewards": format_usd(account.claimed_uusd),
             "builderRewards": format_usd(account.builder_paid_uusd),
             "tokenToState": [],
             "referrerState": self._referrer_state(account),

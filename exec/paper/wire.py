@@ -161,6 +161,13 @@ def fill(market: MarketText, own: Fill) -> dict:
     return answer
 
 
+def filled_notice(market: MarketText, own: Fill) -> dict:
+    """What an account is told of a resting order's fill, as captured."""
+    verb = "Bought" if own.side == BUY else "Sold"
+    size, px = market.lots[own.lots].removesuffix(".0"), market.px[own.px].removesuffix(".0")
+    return {"notification": f"Resting order filled: {verb} {size} {market.coin} at ${px}"}
+
+
 def order(market: MarketText, view: OrderView) -> dict:
     """An order as openOrders and orderUpdates write it: no trigger fields; cloid and reduceOnly only when set."""
     answer = {
@@ -231,6 +238,8 @@ def funding(market: MarketText, payment: Funding) -> dict:
 def twap_row(event: TwapEvent) -> dict:
     """A status change of a TWAP as its history has it; its time is in seconds."""
     status = {"status": event.status}
+    if event.description is not None:
+        status["description"] = event.description
     return {"time": event.time_ms // 1000, "state": event.state, "status": status, "twapId": event.twap_id}
 
 
