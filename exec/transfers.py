@@ -24,7 +24,7 @@ def transfer_uusd(delta: dict[str, Any], user: str) -> int:
     Raises UnknownTransfer for a kind it does not know, DecimalError or KeyError for a row it cannot read.
     """
     match delta["type"]:
-        case "deposit":
+        case "deposit" | "vaultLeaderCommission":
             return usd_uusd(delta["usdc"])
         case "withdraw":
             return -usd_uusd(delta["usdc"]) - usd_uusd(delta.get("fee", "0"))
@@ -35,7 +35,8 @@ def transfer_uusd(delta: dict[str, Any], user: str) -> int:
         case "vaultCreate" | "vaultDeposit":
             return _into_vault(delta, user, usd_uusd(delta["usdc"]), usd_uusd(delta.get("fee", "0")))
         case "vaultWithdraw":
-            return _into_vault(delta, user, -usd_uusd(delta["netWithdrawnUsd"]))
+            received_uusd, commission_uusd = usd_uusd(delta["netWithdrawnUsd"]), usd_uusd(delta.get("commission", "0"))
+            return -received_uusd - commission_uusd if delta["vault"].lower() == user else received_uusd
         case "vaultDistribution":
             return _into_vault(delta, user, -usd_uusd(delta["usdc"]))
         case "send":

@@ -76,7 +76,7 @@ def test_universe_covers_the_characters_of_the_venue():
     prices = [x.start_px / px_per_usd(x.sz_decimals) for x in listings]
     assert max(prices) / min(prices) > 1e6
     for x in live:
-        assert 1.0 <= x.sigma_bps_rt_s <= 10.0
+        assert 0.5 <= x.sigma_bps_rt_s <= 10.0
         assert 0.08 <= x.spread_bps <= 20.0
         assert 0.02 <= x.trades_per_s <= 4.0
         assert x.tiers == margin_tiers(x.margin_table_id)

@@ -269,7 +269,7 @@ def test_modes_of_an_account_and_its_sub_accounts(desk):
     alice = desk.exchange.account(ALICE)
     sub = desk.exchange.people.open_sub_account(alice, "sub")
     assert desk.send(ALICE, clear(desk, UserDexAbstraction, user=sub.user, enabled=False)) == OK
-    assert (alice.abstraction, sub.abstraction) == ("dexAbstraction", "disabled")
+    assert (alice.abstraction, sub.abstraction) == ("default", "disabled")
     assert desk.send(ALICE, AgentEnableDexAbstraction(), vault=sub.user) == OK
     assert sub.abstraction == "dexAbstraction"
     assert desk.send(ALICE, clear(desk, UserSetAbstraction, user=BOB, abstraction="disabled"))["status"] == "err"

@@ -6,17 +6,19 @@ What "measured" says was recorded from the real venue by others, in September 20
 import asyncio
 import gc
 import json
+import re
 import struct
 
 import aiohttp
 import pytest
 from paper_scene import DOOMED, LISTINGS, USER, Scene, everything, liquidate
-from paper_stage import ETH, RIVAL, STRANGER, Stage, order, place
+from paper_stage import BTC, ETH, RIVAL, STRANGER, Stage, order, place
 from test_paper_doors import JSON, request, say, visited
 
 from exec.paper.exchange import Exchange
 from exec.paper.hub import Hub
 from exec.paper.options import Options
+from exec.paper.requests import parse_signed
 from exec.paper.server import Patience
 from exec.paper.venue import PaperVenue, memory_dial
 from feeds.clock import SystemClock
@@ -391,3 +393,23 @@ def test_who_is_liquidated_is_told():
     liquidate(scene)
     (notice,) = [data["data"] for data in told if data["channel"] == "notification"]
     assert set(notice) == {"notification"} and "iquidated" in notice["notification"]
+
+
+@pytest.mark.parametrize("kind", ["gossipPriorityBid", "tokenDelegate", "multiSig", "spotDeploy", "CSignerAction"])
+def test_actions_of_other_parts_of_the_venue_are_refused_in_words(kind):
+    stage = Stage()
+    body = stage.envelope({"type": kind, "whatever": {"deep": [1]}}) | {"isFrontend": True}
+    answers = []
+    stage.hub.gateway.act("127.0.0.1", parse_signed(json.dumps(body).encode()), stage.now_ns, answers.append)
+    assert answers == [{"status": "err", "response": "Action is not offered by this venue."}]
+
+
+def test_rows_can_be_told_apart_by_their_hash():
+    """Clients use it as an id: both sides of a trade share one, other trades have others."""
+    stage = Stage()
+    for price in ("110001", "110010"):
+        stage.act(place(order(BTC, True, price, "0.001", tif="Ioc")))
+    mine, prints = stage.ask(type="userFills", user=USER), stage.ask(type="recentTrades", coin="BTC")
+    by_tid = {row["tid"]: row["hash"] for row in prints}
+    assert len({row["hash"] for row in mine}) == len(mine) == 2
+    assert all(re.fullmatch("0x[0-9a-f]{64}", row["hash"]) and by_tid[row["tid"]] == row["hash"] for row in mine)

@@ -28,6 +28,8 @@ USD = 1_000_000
         ({"type": "vaultDeposit", "vault": ME, "usdc": "50.0"}, 50),
         ({"type": "vaultCreate", "vault": ME, "usdc": "100.0", "fee": "100.0"}, 100),
         ({"type": "vaultWithdraw", "vault": ME, "user": YOU, "netWithdrawnUsd": "47.5"}, -47.5),
+        ({"type": "vaultWithdraw", "vault": ME, "user": YOU, "commission": "2.5", "netWithdrawnUsd": "45.0"}, -47.5),
+        ({"type": "vaultLeaderCommission", "user": ME, "usdc": "2.5"}, 2.5),
         ({"type": "spotTransfer", "token": "USDC", "amount": "10.5", "user": ME, "destination": YOU}, 0),
         ({"type": "liquidation", "accountValue": "5.0", "liquidatedPositions": []}, 0),
     ],

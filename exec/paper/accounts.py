@@ -112,7 +112,7 @@ class Account:
         self.referrer: str | None = None
         self.referral_code: str | None = None
         self.staking_discount_ppm = 0
-        self.abstraction = "dexAbstraction"
+        self.abstraction = "default"  # of this venue: dex abstraction
         self.twaps: dict[int, object] = {}
         self.cash_uusd = 0
         self.deposited_uusd = 0

@@ -395,8 +395,52 @@ class UserSetAbstraction(UserSigned, tag="userSetAbstraction"):
     nonce: Uint
 
 
+class NotOffered(Action, forbid_unknown_fields=False):
+    """Base of actions that the real venue has and this one refuses, whatever they say."""
+
+
+class GossipPriorityBid(NotOffered, tag="gossipPriorityBid"):
+    """A bid for earlier news of transactions."""
+
+
+class TokenDelegate(NotOffered, tag="tokenDelegate"):
+    """Staking."""
+
+
+class MultiSig(NotOffered, tag="multiSig"):
+    """An action of several signers."""
+
+
+class ConvertToMultiSigUser(NotOffered, tag="convertToMultiSigUser"):
+    """Makes an account one of several signers."""
+
+
+class SpotDeploy(NotOffered, tag="spotDeploy"):
+    """Lists a token."""
+
+
+class PerpDeploy(NotOffered, tag="perpDeploy"):
+    """Runs a builder's dex."""
+
+
+class SignerAction(NotOffered, tag="CSignerAction"):
+    """A validator's signer."""
+
+
+class ValidatorAction(NotOffered, tag="CValidatorAction"):
+    """A validator."""
+
+
 AnyAction = (
-    PlaceOrders
+    GossipPriorityBid
+    | TokenDelegate
+    | MultiSig
+    | ConvertToMultiSigUser
+    | SpotDeploy
+    | PerpDeploy
+    | SignerAction
+    | ValidatorAction
+    | PlaceOrders
     | Cancel
     | CancelByCloid
     | Modify
@@ -445,13 +489,14 @@ class Signature(msgspec.Struct):
 
 
 class SignedAction(msgspec.Struct, forbid_unknown_fields=True):
-    """The /exchange envelope; `vaultAddress` is the vault or sub-account acted for."""
+    """The /exchange envelope; `vaultAddress` is the vault or sub-account acted for, `isFrontend` means nothing here."""
 
     action: AnyAction
     nonce: Uint
     signature: Signature
     vaultAddress: str | None = None
     expiresAfter: Uint | None = None
+    isFrontend: bool | None = None
 
 
 def item_count(action: Action) -> int:

@@ -7,10 +7,11 @@ real venue answers with a server error.  Everything about business is a normal a
 from collections.abc import Callable
 
 from exec.paper import info
-from exec.paper.actions import SignedAction, item_count
+from exec.paper.actions import NotOffered, SignedAction, item_count
 from exec.paper.answers import refused
 from exec.paper.exchange import Exchange
 from exec.paper.limits import Limits, Peer, exchange_weight
+from exec.paper.rules import NOT_OFFERED
 from exec.paper.signature import SignatureError, recover
 from exec.paper.view import View
 
@@ -75,6 +76,9 @@ class Gateway:
             self._receive(signed, now_ns, reply)
 
     def _receive(self, signed: SignedAction, now_ns: int, reply: Callable[[dict], None]) -> None:
+        if isinstance(signed.action, NotOffered):
+            reply(refused(NOT_OFFERED))
+            return
         try:
             signer = recover(signed, self.exchange.is_known)
         except SignatureError:

@@ -283,7 +283,7 @@ class UserDexAbstraction(UserRequest, tag="userDexAbstraction", kw_only=True):
 
     def answer(self, view: View, now_ns: int) -> bool | None:
         account = view.exchange.account(self.user)
-        return None if account is None else account.abstraction == "dexAbstraction"
+        return None if account is None else account.abstraction in ("default", "dexAbstraction")
 
 
 class PreTransferCheck(UserRequest, tag="preTransferCheck", kw_only=True):

@@ -12,18 +12,44 @@ from exec.paper.view import View
 NS_PER_S = 1_000_000_000
 AUCTION_S = 111_600  # as captured
 LEAST_GAS = "500.0"
-USDC = {
-    "name": "USDC",
-    "szDecimals": 8,
-    "weiDecimals": 8,
-    "index": 0,
-    "tokenId": "0x6d1e7cde53ba9467b783cb7c530ce054",
-    "isCanonical": True,
-    "evmContract": None,
-    "fullName": None,
-    "deployerTradingFeeShare": "0.0",
+
+
+def _token(index: int, name: str, token_id: str, sz_decimals: int, wei_decimals: int) -> dict:
+    return {
+        "name": name,
+        "szDecimals": sz_decimals,
+        "weiDecimals": wei_decimals,
+        "index": index,
+        "tokenId": token_id,
+        "isCanonical": index < 2,
+        "evmContract": None,
+        "fullName": None,
+        "deployerTradingFeeShare": "0.0",
+    }
+
+
+def _pair(index: int, name: str, base: int) -> dict:
+    return {"name": name, "tokens": [base, 0], "index": index, "isCanonical": index == 0}
+
+
+USDC = _token(0, "USDC", "0x6d1e7cde53ba9467b783cb7c530ce054", 8, 8)
+SPOT_META = {  # two pairs that clients look up when they start; nobody trades them and orders there are refused
+    "universe": [_pair(0, "PURR/USDC", 1), _pair(1, "@1", 2)],
+    "tokens": [USDC, _token(1, "PURR", "0x" + "0" * 31 + "1", 0, 5), _token(2, "TOY", "0x" + "0" * 31 + "2", 2, 8)],
 }
-SPOT_META = {"universe": [], "tokens": [USDC]}  # the least a client needs to start: the collateral and no pair
+SPOT_CTXS = [
+    {
+        "prevDayPx": "1.0",
+        "dayNtlVlm": "0.0",
+        "markPx": "1.0",
+        "midPx": None,
+        "circulatingSupply": "0.0",
+        "coin": pair["name"],
+        "totalSupply": "0.0",
+        "dayBaseVlm": "0.0",
+    }
+    for pair in SPOT_META["universe"]
+]
 
 
 def _auction(now_ns: int) -> dict:
@@ -63,7 +89,7 @@ class SpotMetaAndAssetCtxs(Request, tag="spotMetaAndAssetCtxs"):
     """Spot tokens and pairs, and every pair's context."""
 
     def answer(self, view: View, now_ns: int) -> list:
-        return [SPOT_META, []]
+        return [SPOT_META, SPOT_CTXS]
 
 
 class TokenDetails(Request, tag="tokenDetails", kw_only=True):

@@ -5,6 +5,7 @@ milliseconds; side is "B" or "A".  One renderer serves REST answers, websocket p
 """
 
 from collections.abc import Sequence
+from hashlib import blake2b
 
 from exec.paper.candles import Candle, closing_ms
 from exec.paper.events import BUY, SELL, Fill, Funding, OrderView, Trade, TriggerTerms, TwapEvent
@@ -12,7 +13,7 @@ from exec.paper.listing import Listing
 from mmjax.units import format_decimal, format_usd, px_decimals
 
 SIDE = "BA"  # indexed by 0 = bid/buy, 1 = ask/sell
-NO_HASH = "0x" + "0" * 64  # this venue has no chain; the real one also sends zeros where it has no transaction
+NO_HASH = "0x" + "0" * 64  # where the real venue has no transaction: funding, liquidations, slices of a TWAP
 CACHED_TEXTS = 8192  # decimal strings remembered per market and kind; prices and sizes repeat far more than they change
 BOOK_LEVELS = 20  # levels per side of a book on the wire
 WHOLE_BOOK = 1 << 30
@@ -103,6 +104,11 @@ def bbo(market: MarketText, bids: Depth, asks: Depth, time_ms: int) -> dict:
     return {"coin": market.coin, "time": time_ms, "bbo": best}
 
 
+def transaction(what: object, time_ms: int) -> str:
+    """Hash by which clients tell rows apart.  There is no chain behind it; both sides of a trade share it."""
+    return "0x" + blake2b(f"{what} {time_ms}".encode(), digest_size=32).hexdigest()
+
+
 def trade(market: MarketText, print_: Trade) -> dict:
     """A public print."""
     return {
@@ -111,7 +117,7 @@ def trade(market: MarketText, print_: Trade) -> dict:
         "px": market.px[print_.px],
         "sz": market.lots[print_.lots],
         "time": print_.time_ms,
-        "hash": NO_HASH,
+        "hash": transaction(print_.tid, print_.time_ms),
         "tid": print_.tid,
         "users": [print_.buyer, print_.seller],
     }
@@ -139,7 +145,7 @@ def fill(market: MarketText, own: Fill) -> dict:
         "startPosition": market.lots[own.start_lots],
         "dir": own.direction or direction(own.start_lots, own.side, own.lots),
         "closedPnl": format_usd(own.closed_pnl_uusd),
-        "hash": NO_HASH,
+        "hash": NO_HASH if own.liquidation or own.twap_id is not None else transaction(own.tid, own.time_ms),
         "oid": own.oid,
         "crossed": own.crossed,
         "fee": format_usd(own.fee_uusd),
@@ -245,7 +251,7 @@ def twap_row(event: TwapEvent) -> dict:
 
 def ledger_row(time_ms: int, delta: dict) -> dict:
     """A line of an account's ledger."""
-    return {"time": time_ms, "hash": NO_HASH, "delta": delta}
+    return {"time": time_ms, "hash": transaction(sorted(delta.items()), time_ms), "delta": delta}
 
 
 def candle(market: MarketText, interval: str, row: Candle) -> dict:
