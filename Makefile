@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes --only-binary=:all: --no-deps
 ARGS ?=
 
-.PHONY: setup paper venue test test-long lint bench lock clean
+.PHONY: setup paper venue test test-long lint bench docs lock clean
 .SILENT:
 
 setup: $(VENV)/.ready
@@ -29,6 +29,10 @@ $(VENV)/.ready-test: $(VENV)/.ready requirements-test.lock
 	start=$$(date +%s); echo "setup: installing locked test tools" >&2; \
 	$(PIP) -r requirements-test.lock && touch $@ && echo "setup: done in $$(($$(date +%s) - start)) s" >&2
 
+$(VENV)/.ready-docs: $(VENV)/.ready requirements-docs.lock
+	start=$$(date +%s); echo "setup: installing locked drawing tools" >&2; \
+	$(PIP) -r requirements-docs.lock && touch $@ && echo "setup: done in $$(($$(date +%s) - start)) s" >&2
+
 paper: setup
 	$(BIN)/mmjax paper $(ARGS)
 
@@ -46,7 +50,10 @@ lint: $(VENV)/.ready-test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 bench: setup
-	for name in step_latency device_parity frame_to_wire fast_clock startup; do $(BIN)/python -m benchmarks.$$name --json; done
+	for name in step_latency device_parity frame_to_wire fast_clock startup venue; do $(BIN)/python -m benchmarks.$$name --json; done
+
+docs: $(VENV)/.ready-docs
+	$(BIN)/python -m benchmarks.market_realism --draw $(ARGS)
 
 lock: $(VENV)/.python
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet pip-tools
@@ -54,6 +61,8 @@ lock: $(VENV)/.python
 	  --no-emit-find-links --no-annotate --no-header --output-file=requirements.lock requirements.in
 	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host \
 	  --no-emit-find-links --no-annotate --no-header --output-file=requirements-test.lock requirements-test.in
+	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host \
+	  --no-emit-find-links --no-annotate --no-header --output-file=requirements-docs.lock requirements-docs.in
 
 clean:
 	rm -rf $(VENV)

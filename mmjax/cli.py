@@ -517,7 +517,7 @@ async def _watch(loop: Any, name: str, every_s: float) -> None:
 
 @contextlib.contextmanager
 def _stops_on_signals(stop: asyncio.Event):
-    """Ctrl-C and SIGTERM ask for an orderly end; plain handlers, so that they work on the virtual clock too."""
+    """Ctrl-C, SIGTERM and a closed terminal ask for an orderly end; plain handlers, for the virtual clock's sake."""
 
     def ask(number: int, frame: Any) -> None:
         if stop.is_set():
@@ -525,7 +525,9 @@ def _stops_on_signals(stop: asyncio.Event):
         stop.set()
 
     loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        del before[signal.SIGHUP]  # as under nohup
     virtual = not hasattr(loop, "_signal_handlers") or type(loop).__name__ == "VirtualLoop"
     for number in before:
         if virtual:

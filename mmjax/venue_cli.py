@@ -175,8 +175,8 @@ async def run(
         keeping = [_keep(opened)] if setup.state is not None else []
         with stopping(stop):
             await _until(stop, opened.venue.run(), *keeping)
-        if setup.state is not None:
-            write(setup.state, framed(_state(opened)))
+            if setup.state is not None:
+                write(setup.state, framed(_state(opened)))  # before a second Ctrl-C is heard
     opened.venue.exchange.check_conservation()
 
 
@@ -311,7 +311,7 @@ def screen(opened: Opened) -> str:
     lines += _row("websocket", told["ws_url"])
     lines += _row("markets", f"{told['perps']} perps, ids as in meta; seed {told['seed']}")
     for dex, ids in told["builder_dexes"].items():
-        lines += _row(f"dex {dex}", ", ".join(f"{coin} {number}" for coin, number in ids.items()))
+        lines += _row(f"dex {dex}", ", ".join(f"{coin}={number}" for coin, number in ids.items()))
     lines += _row("rhythm", f"a block every {told['block_ms']:g} ms, streams as in {told['cadence']!r}")
     if told["lead_symbols"]:
         lines += _row("lead feed", f"{len(told['lead_symbols'])} markets, ws://127.0.0.1:{told['port']}/lead/stream")
@@ -325,7 +325,7 @@ def screen(opened: Opened) -> str:
     if told["state"]:
         lines += _row("state", f"{told['state']}: {told['restored_accounts']} accounts restored; saved each minute")
     lines.append("")
-    lines += _row("SDK", "wallet = eth_account.Account.from_key(KEY)", f'Info("{url}"), Exchange(wallet, "{url}")')
+    lines += _row("SDK", "wallet = eth_account.Account.from_key(KEY)", f'Info("{url}")', f'Exchange(wallet, "{url}")')
     lines += _row("any other", "its REST and websocket urls as above, signing as on testnet")
     lines += _row("deposit", f"{_program()} fund ADDRESS=USD (--pid {told['pid']} if several venues run)")
     lines += _row("end", "Ctrl-C")

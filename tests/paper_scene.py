@@ -29,7 +29,7 @@ USD = 1_000_000
 BUILDER = STRANGER.address.lower()
 DOOMED = "0x" + "d" * 40
 AGENT_NAMED = "0x" + "e" * 40
-BUILT_COIN = "mmx:GOLD"
+BUILT_COIN = "test:GOLD"
 BUILT_ID = 110_000
 UNSIGNED = Signature("0x1", "0x1", 27)
 GENEROUS = Limits(weight_per_min=10**9)

@@ -3,13 +3,13 @@
 import json
 
 from eth_account import Account as Wallet
-from exec.paper.requests import parse_signed
 from hyperliquid.utils.signing import sign_l1_action
 
 from exec.paper.events import BUY, SELL, Block
 from exec.paper.exchange import Exchange
 from exec.paper.hub import Hub
 from exec.paper.listing import listing
+from exec.paper.requests import parse_signed
 from mmjax.units import parse_px
 
 START_NS = 1_790_000_000_000_000_000

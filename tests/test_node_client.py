@@ -106,7 +106,9 @@ def test_every_stream_is_opened_and_those_with_news_are_heard(report):
 
 
 def test_answers_and_frames_have_the_shapes_the_client_declares(report):
-    faults = {label: [fault for fault in found if not fault.endswith(TOLERATED)] for label, found in report["faults"].items()}
+    faults = {
+        label: [fault for fault in found if not fault.endswith(TOLERATED)] for label, found in report["faults"].items()
+    }
     assert {label: found for label, found in faults.items() if found} == {}
 
 

@@ -410,28 +410,28 @@ def scene() -> Scene:
 
 
 def test_each_dex_tells_of_its_own_markets(scene):
-    main, built = (scene.ask(type="meta", dex=dex)["universe"] for dex in ("", "mmx"))
+    main, built = (scene.ask(type="meta", dex=dex)["universe"] for dex in ("", "test"))
     assert [row["name"] for row in main] == [listed.coin for listed in LISTINGS]
-    assert all(row["name"].startswith("mmx:") and row["onlyIsolated"] for row in built)
-    assert scene.ask(type="allPerpMetas") == [scene.ask(type="meta", dex=dex) for dex in ("", "mmx")]
+    assert all(row["name"].startswith("test:") and row["onlyIsolated"] for row in built)
+    assert scene.ask(type="allPerpMetas") == [scene.ask(type="meta", dex=dex) for dex in ("", "test")]
     assert scene.ask(type="allMids").keys() == {row["name"] for row in main}
-    assert scene.ask(type="allMids", dex="mmx").keys() == {row["name"] for row in built}
-    assert len(scene.ask(type="metaAndAssetCtxs", dex="mmx")[1]) == len(built)
+    assert scene.ask(type="allMids", dex="test").keys() == {row["name"] for row in built}
+    assert len(scene.ask(type="metaAndAssetCtxs", dex="test")[1]) == len(built)
     nothing, dex = scene.ask(type="perpDexs")
-    assert nothing is None and dex["name"] == "mmx"
+    assert nothing is None and dex["name"] == "test"
     assert [coin for coin, _ in dex["assetToStreamingOiCap"]] == [row["name"] for row in built]
     assert scene.ask(type="l2Book", coin=BUILT_COIN)["coin"] == BUILT_COIN
     assert scene.ask(type="recentTrades", coin=BUILT_COIN) != []
     for kind in ("openOrders", "frontendOpenOrders"):
-        assert {row["coin"] for row in scene.ask(type=kind, user=USER, dex="mmx")} == {BUILT_COIN}
+        assert {row["coin"] for row in scene.ask(type=kind, user=USER, dex="test")} == {BUILT_COIN}
         assert BUILT_COIN not in {row["coin"] for row in scene.ask(type=kind, user=USER)}
 
 
 def test_dexes_share_an_account_without_rest(scene):
     """Identities of the sheet hold in each dex, and together they are the whole account."""
-    states = [scene.ask(type="clearinghouseState", user=USER, dex=dex) for dex in (None, "mmx")]
+    states = [scene.ask(type="clearinghouseState", user=USER, dex=dex) for dex in (None, "test")]
     assert [row["position"]["coin"] for row in states[1]["assetPositions"]] == [BUILT_COIN]
-    for state, dex in zip(states, (None, "mmx"), strict=True):
+    for state, dex in zip(states, (None, "test"), strict=True):
         meta, contexts = scene.ask(type="metaAndAssetCtxs", dex=dex)
         mark = {row["name"]: Decimal(ctx["markPx"]) for row, ctx in zip(meta["universe"], contexts, strict=True)}
         total = {key: Decimal(text) for key, text in state["marginSummary"].items()}
@@ -443,7 +443,7 @@ def test_dexes_share_an_account_without_rest(scene):
     values = [Decimal(state["marginSummary"]["accountValue"]) for state in states]
     assert sum(values) == Decimal(summary.total_value_uusd) / 10**6
     assert set(states[1]["crossMarginSummary"].values()) == {"0.0"} and states[1]["withdrawable"] == "0.0"
-    assert scene.ask(type="perpDexStatus", dex="mmx")["totalNetDeposit"] == states[1]["marginSummary"]["accountValue"]
+    assert scene.ask(type="perpDexStatus", dex="test")["totalNetDeposit"] == states[1]["marginSummary"]["accountValue"]
 
 
 @pytest.mark.parametrize("kind", ["meta", "metaAndAssetCtxs", "allMids", "clearinghouseState", "openOrders",

@@ -121,14 +121,14 @@ def test_a_builders_dex_follows_the_main_one():
     ours = listings[20:]
     assert asset_ids(listings) == [*range(20), *range(110_000, 110_000 + len(ours))] and 3 <= len(ours) <= 4
     for x in ours:
-        assert x.dex == "mmx" and x.coin.startswith("mmx:") and x.only_isolated and not x.is_delisted
+        assert x.dex == "test" and x.coin.startswith("test:") and x.only_isolated and not x.is_delisted
         assert x.margin_table_id < IMPLICIT_TABLES_BELOW and x.tiers == ((0, x.margin_table_id),)
         assert 10_000 <= x.start_px < 10_000_000 and x.trades_per_s > 0.02
         assert x.start_px % 10 ** max(0, len(str(x.start_px)) - 5) == 0, "five figures"
 
 
 def test_a_dex_has_a_deployer():
-    assert dex_named("mmx") is BUILDER_DEX and dex_named("abc").name == "abc"
+    assert dex_named("test") is BUILDER_DEX and dex_named("abc").name == "abc"
     assert len(BUILDER_DEX.deployer) == 42 and int(BUILDER_DEX.deployer, 16)
 
 

@@ -250,7 +250,7 @@ def test_nobody_owes_after_a_settlement(desk):
 
 
 def test_a_builder_s_market_settles_at_the_mark():
-    desk = funded(perp("mmx:GOLD", only_isolated=True, dex="mmx"))
+    desk = funded(perp("test:GOLD", only_isolated=True, dex="test"))
     perp_ = desk.exchange.perps[0]
     for px in (10_050, 10_000):
         desk.exchange.set_oracle(0, px)
@@ -265,7 +265,7 @@ MARKETS = (
     perp("XYZ", tiers=((0, 40), (30_000, 20), (90_000, 10))),
     perp("ABC", 2, 300_000),
     perp("ISO", only_isolated=True, tiers=((0, 10),)),
-    perp("mmx:GOLD", only_isolated=True, dex="mmx", tiers=((0, 20),)),
+    perp("test:GOLD", only_isolated=True, dex="test", tiers=((0, 20),)),
 )
 RULES = Options(vault_lock_ms=0, vault_min_usd=1, sub_account_volume_usd=0)
 AGENT, STRANGER = "0x" + "d" * 40, "0x" + "e" * 40

@@ -59,6 +59,26 @@ def test_every_option_is_listed(kind):
     assert {row.name for row in fields(kind)} - {"fees"} <= set(re.findall(r"`([a-z_]+)`", table))
 
 
+def test_every_default_is_as_told():
+    """A row names options and, in the same order, their defaults; days and `as published` are words."""
+    defaults = {row.name: row.default for kind in (Options, Limits) for row in fields(kind)}
+    table = PAGE[PAGE.index("## Where the real venue") : PAGE.index("## Scenarios")]
+    told = 0
+    for names, values in re.findall(r"^\| (`.*?) \| (.*?) \|", table, re.MULTILINE):
+        names = re.findall(r"`([a-z_]+)`", names)
+        values = values.split(", ") if len(names) > 1 else [values]
+        if values == ["as published"]:
+            continue
+        for name, value in zip(names, values, strict=True):
+            expected = defaults[name]
+            written = {None: "null", True: "true", False: "false", 86_400_000: "a day"}
+            assert value.strip("`") == (
+                written[expected] if expected in (None, 86_400_000) or type(expected) is bool else str(expected)
+            ), name
+            told += 1
+    assert told > 30
+
+
 def _untagged(base: type) -> set[str]:
     """Tags that are only the names of bases."""
     found = set()

@@ -75,7 +75,7 @@ AGENT, PEER = "0x" + "d" * 40, "0x" + "e" * 40
 LISTINGS = [
     perp("XYZ"),
     perp("ISO", only_isolated=True, tiers=((0, 10),)),
-    perp("mmx:GOLD", only_isolated=True, dex="mmx"),
+    perp("test:GOLD", only_isolated=True, dex="test"),
 ]
 OPTIONS = Options(
     schedule_cancel_volume_usd=0, sub_account_volume_usd=0, referral_volume_usd=0, vault_min_usd=1, vault_lock_ms=1000
@@ -390,7 +390,7 @@ FROM_ZERO = {"startTime": 0}
 MORE = {  # what a question asks beside the user or the coin
     "userFillsByTime": FROM_ZERO, "userTwapSliceFillsByTime": FROM_ZERO, "userFunding": FROM_ZERO,
     "userNonFundingLedgerUpdates": FROM_ZERO, "fundingHistory": FROM_ZERO, "maxBuilderFee": {"builder": ALICE},
-    "preTransferCheck": {"source": BOB}, "perpDexLimits": {"dex": "mmx"}, "perpDexStatus": {"dex": "mmx"},
+    "preTransferCheck": {"source": BOB}, "perpDexLimits": {"dex": "test"}, "perpDexStatus": {"dex": "test"},
     "marginTable": {"id": 50},
 }  # fmt: skip
 
@@ -416,7 +416,7 @@ def questions(desk: Desk) -> list[dict]:
                 for coin, length in spans
             ]
         if "dex" in fields and tag not in ("perpDexLimits", "perpDexStatus"):
-            whole = [row | {"dex": dex} for row in whole for dex in ("", "mmx")]
+            whole = [row | {"dex": dex} for row in whole for dex in ("", "test")]
         asked += whole
     return asked
 

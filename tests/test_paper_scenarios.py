@@ -136,7 +136,7 @@ def test_a_wrong_scenario_is_named(text, named):
         parse_cast(text)
 
 
-@pytest.mark.parametrize("coin", ["MATIC", "NOPE", "mmx:GOLD"])
+@pytest.mark.parametrize("coin", ["MATIC", "NOPE", "test:GOLD"])
 def test_a_market_that_does_not_trade_is_named(coin):
     with pytest.raises(ConfigError, match=coin):
         at_venue(None, f"delisting,{coin}", perps=4)
@@ -259,7 +259,7 @@ def test_liquidation_cascade():
     assert answer[0]["liquidation"]["liquidatedUser"] == fell[0] and answer[0]["liquidation"]["method"] == "market"
 
 
-@pytest.mark.parametrize(("coin", "fallen"), [("DYDX", 4), ("mmx:GOLD", 3)])
+@pytest.mark.parametrize(("coin", "fallen"), [("DYDX", 4), ("test:GOLD", 3)])
 def test_a_cascade_runs_at_low_leverage_and_with_isolated_margin_too(coin, fallen):
     async def script(client):
         await client.until(100.0)
@@ -274,7 +274,7 @@ def test_a_cascade_runs_at_low_leverage_and_with_isolated_margin_too(coin, falle
     assert all(book), "and the market goes on"
 
 
-@pytest.mark.parametrize("coin", ["DYDX", "mmx:GOLD"])
+@pytest.mark.parametrize("coin", ["DYDX", "test:GOLD"])
 def test_deleveraging_of_any_market(coin):
     async def script(client):
         await client.until(60.0)
@@ -289,7 +289,7 @@ def test_deleveraging():
         shorts = [member(0, place) for place in (5, 6, 7)]
         await client.listen({"type": "userFills", "user": shorts[0]})
         mids = []
-        for second in (10.0, 20.0, 60.0, 126.0):
+        for second in (10.0, 23.0, 60.0, 126.0):
             await client.until(second)
             mids.append(client.mid_px())
         answers = [(await client.ask(type="userFills", user=user)) for user in shorts]
@@ -335,14 +335,14 @@ def test_oracle_jump():
 
 def test_an_oracle_of_a_builders_dex_goes_one_percent_at_a_time():
     async def script(client):
-        gold = next(perp for perp in client.exchange.perps if perp.coin == "mmx:GOLD")
+        gold = next(perp for perp in client.exchange.perps if perp.coin == "test:GOLD")
         seen = [gold.oracle_px]
         for second in range(1, 40):
             await client.until(second)
             seen.append(gold.oracle_px)
         return seen
 
-    seen = at_venue(script, "oracle-jump,mmx:GOLD", builder_dex=True)
+    seen = at_venue(script, "oracle-jump,test:GOLD", builder_dex=True)
     moves = [10_000 * (later - earlier) // earlier for earlier, later in zip(seen, seen[1:], strict=False)]
     assert max(moves) <= 100 and sum(move >= 99 for move in moves) == 2, "three percent in three pushes"
     assert 1.025 < seen[-1] / seen[0] < 1.035

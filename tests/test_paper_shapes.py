@@ -48,8 +48,8 @@ QUESTIONS: dict[str, dict] = {
     "spotMeta": {},
     "spotMetaAndAssetCtxs": {},
     "perpDexs": {},
-    "perpDexLimits": {"dex": "mmx"},
-    "perpDexStatus": {"dex": "mmx"},
+    "perpDexLimits": {"dex": "test"},
+    "perpDexStatus": {"dex": "test"},
     "perpDeployAuctionStatus": {},
     "allMids": {},
     "l2Book": {"coin": "BTC"},
@@ -159,7 +159,7 @@ def ours_for(scene: Scene, kind: str, request: dict, theirs: object) -> object:
     if kind == "orderStatus" and theirs == {"status": "unknownOid"}:
         asked["oid"] = 1
     if request.get("dex") and "dex" not in asked:
-        asked["dex"] = "mmx"
+        asked["dex"] = "test"
     return scene.ask(type=kind, **asked)
 
 
@@ -211,7 +211,7 @@ def test_captured_requests_are_understood(shared):
     """The very bytes clients sent, against a venue that knows none of their users: an answer, never an error."""
     scene = Scene()
     for _, request, _ in info_pairs(shared):
-        dex = {"dex": "mmx"} if request.get("dex") else {}  # theirs are not here
+        dex = {"dex": "test"} if request.get("dex") else {}  # theirs are not here
         scene.hub.gateway.ask("127.0.0.1", {**request, **dex}, scene.now_ns)
 
 

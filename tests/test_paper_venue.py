@@ -7,7 +7,6 @@ import logging
 
 import orjson
 import pytest
-from exec.paper.requests import parse_signed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paper_stage import (
@@ -31,6 +30,7 @@ from exec.paper.flow import SyntheticMarket
 from exec.paper.hub import Hub
 from exec.paper.limits import Limits
 from exec.paper.listing import universe
+from exec.paper.requests import parse_signed
 from exec.paper.venue import MAX_CATCH_UP_BLOCKS, PaperVenue, memory_dial, memory_rest
 from feeds.clock import NS_PER_S, Clock, run_virtual
 from feeds.errors import LinkClosed

@@ -186,8 +186,8 @@ def test_the_screen_says_all_one_needs():
     key = "0x" + paper_key(1).hex()
     assert Wallet.from_key(key).address.lower() == Signer(paper_key(1)).address
     for text in (
-        "http://127.0.0.1:3001", "ws://127.0.0.1:3001/ws", "this machine only", "3 perps", "mmx:GOLD 110000",
-        "mmx:TECH 110003", "every 100 ms", "'live2026'", "2 markets, ws://127.0.0.1:3001/lead/stream",
+        "http://127.0.0.1:3001", "ws://127.0.0.1:3001/ws", "this machine only", "3 perps", "test:GOLD=110000",
+        "test:ABC=110003", "every 100 ms", "'live2026'", "2 markets, ws://127.0.0.1:3001/lead/stream",
         f"{ALICE} 1500.0 USD", f"{Signer(paper_key(1)).address} 100000.0 USD (demo)", key, "never",
         "flash-crash on BTC in 30 s", "halt in 10 s", 'Info("http://127.0.0.1:3001")', "mmjax fund ADDRESS=USD",
         f"--pid {os.getpid()}", "Ctrl-C",
@@ -210,7 +210,7 @@ def test_programs_are_told_the_same():
     assert {"port", "remaining_s", "lead_symbols"} <= told.keys(), "what `mmjax paper` reads"
     assert told["remaining_s"] == 0.0 and told["lead_symbols"] == ["btcusdt", "ethusdt"]
     assert told["accounts"] == {ALICE: "5.0", Signer(paper_key(1)).address: "1.0"}
-    assert told["builder_dexes"]["mmx"]["mmx:OIL"] == 110002
+    assert told["builder_dexes"]["test"]["test:OIL"] == 110002
     assert told["scenarios"] == [{"name": "delisting", "market": "ETH", "start_s": 5.0}]
     assert "never for money" in told["demo"]["note"]
 

@@ -62,6 +62,7 @@ class Listing:
     market_beta: float
     allows_margin_removal: bool = False  # isolated-only as "noCross", not "strictIsolated"
     dex: str = ""  # of a builder; its coins carry the name as a prefix
+    open_interest_cap_usd: int | None = None
 
 
 # Statistics at the head of the universe, down at a perp with 10^-4 of its volume, and how the way between them bends.
@@ -246,16 +247,17 @@ class BuilderDex:
     fee_scale_ppm: int = 1_000_000  # venue default: users pay twice the fees of the main dex
 
 
-BUILDER_DEX = BuilderDex("mmx", "mmjax example dex", "0x" + "d" * 38 + "01")
+BUILDER_DEX = BuilderDex("test", "mmjax example dex", "0x" + "d" * 38 + "01")
 
 # coin, sz_decimals, margin table, price in usd, day volume in millions of usd; all isolated-only, single-tier tables
 _BUILDER_TABLE: tuple[tuple[str, int, int, str, float], ...] = (
     ("GOLD", 4, 20, "4012.5", 60.0),
     ("SILVER", 2, 10, "48.615", 18.0),
     ("OIL", 2, 10, "61.342", 6.0),
-    ("TECH", 3, 5, "605.41", 35.0),
+    ("ABC", 3, 5, "605.41", 35.0),
 )
 BUILDER_BETA = 0.2  # to the factor that moves coins
+BUILDER_CAP_USD = 250_000_000  # open interest of one of its markets
 
 
 def dex_named(name: str) -> BuilderDex:
@@ -278,6 +280,7 @@ def builder_listings() -> list[Listing]:
                 only_isolated=True,
             ),
             dex=dex,
+            open_interest_cap_usd=BUILDER_CAP_USD,
         )
         for coin, sz_decimals, table, usd, millions in _BUILDER_TABLE
     ]

@@ -4,7 +4,7 @@ from exec.paper import wire
 from exec.paper.events import BUY, SELL
 from exec.paper.exchange import Exchange
 from exec.paper.funding import RATE_SCALE, impact_px, premium_e10
-from exec.paper.listing import MARGIN_TABLES, Listing, dex_named, margin_tiers
+from exec.paper.listing import BUILDER_CAP_USD, MARGIN_TABLES, Listing, dex_named, margin_tiers
 from exec.paper.perp import IMPACT_LEVELS, Perp, max_market_usd
 from mmjax.errors import UniverseError
 from mmjax.units import format_decimal, format_usd
@@ -16,10 +16,9 @@ PPM_DECIMALS = 6
 USUAL_IMPACT_LEVELS = 8  # enough for the impact notional of most books; the rest look deeper
 MAIN_DEX = ""
 EPOCH_TEXT = "1970-01-01T00:00:00"  # of something that never changed
-BUILDER_TOTAL_CAP_USD = 100_000_000  # open interest of a builder's dex as it tells of it
+BUILDER_TOTAL_CAP_USD = 1_000_000_000  # open interest of a builder's dex as it tells of it
 BUILDER_SIZE_CAP = 1_000_000_000
 BUILDER_TRANSFER_USD = 150_000_000
-BUILDER_COIN_CAP_USD = 25_000_000
 
 
 class UnknownDex(ValueError):
@@ -72,7 +71,7 @@ class MarketView:
             "deployer": facts.deployer,
             "oracleUpdater": None,
             "feeRecipient": facts.deployer,
-            "assetToStreamingOiCap": [[coin, f"{BUILDER_COIN_CAP_USD}.0"] for coin in coins],
+            "assetToStreamingOiCap": [[coin, f"{BUILDER_CAP_USD}.0"] for coin in coins],
             "subDeployers": [["setOracle", [facts.deployer]]],
             "deployerFeeScale": format_decimal(facts.fee_scale_ppm, PPM_DECIMALS, keep_point=True),
             "lastDeployerFeeScaleChangeTime": EPOCH_TEXT,
@@ -88,7 +87,7 @@ class MarketView:
             "totalOiCap": f"{BUILDER_TOTAL_CAP_USD}.0",
             "oiSzCapPerPerp": f"{BUILDER_SIZE_CAP}.0",
             "maxTransferNtl": f"{BUILDER_TRANSFER_USD}.0",
-            "coinToOiCap": [[coin, f"{BUILDER_COIN_CAP_USD}.0"] for coin in coins],
+            "coinToOiCap": [[coin, f"{BUILDER_CAP_USD}.0"] for coin in coins],
         }  # fmt: skip
 
     # --- universe

@@ -59,7 +59,8 @@ class Perp:
         self.impact_uusd = impact_usd(listing.coin) * UUSD_PER_USD
         market_uusd = max_market_usd(listing.max_leverage) * UUSD_PER_USD
         self.max_order_uusd = (LIMIT_MULT * market_uusd, market_uusd)
-        self.open_interest_cap_uusd: int | None = None
+        cap_usd = listing.open_interest_cap_usd
+        self.open_interest_cap_uusd = None if cap_usd is None else cap_usd * UUSD_PER_USD
 
     def update_mark(self, now_ms: int) -> bool:
         """Recomputes the mark from oracle, touch and last trade; True when it moved."""
