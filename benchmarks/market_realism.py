@@ -3,8 +3,8 @@
     python -m benchmarks.market_realism [--json] [--draw] [--remember] [--data FOLDER] [--seconds N] [--seeds N]
 
 The recordings' statistics are kept in market/recorded.json, so that the comparison runs without the recordings.
-`--remember` measures them anew, `--draw` writes market/*.svg (needs matplotlib); both read `--data`, which is
-../shared/data where that exists.  `market.md` says what each statistic is and why its band is as wide as it is.
+`--remember` measures them anew, `--draw` writes market/*.svg (needs matplotlib); both read the recordings in `--data`.
+`market.md` says what each statistic is and why its band is as wide as it is.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from mmjax.units import UUSD_PER_USD
 
 HERE = Path(__file__).parent / "market"
 RECORDED = HERE / "recorded.json"
-DATA = Path(__file__).parents[2] / "shared" / "data"
 RECORDINGS = {coin: f"hyperliquid_{coin}_20250904T1946" for coin in ("BTC", "ETH", "SOL", "WLFI")}
 ALIKE = ("BTC", "ETH", "SOL")  # whose correlation is compared: WLFI, three days old, went its own way
 
@@ -211,7 +210,7 @@ def main() -> None:
     def option(name: str, otherwise: str) -> str:
         return arguments[arguments.index(name) + 1] if name in arguments else otherwise
 
-    folder = Path(option("--data", str(DATA)))
+    folder = Path(option("--data", "."))
     seconds, seeds = float(option("--seconds", "1200")), range(int(option("--seeds", "4")))
     if ("--remember" in arguments or "--draw" in arguments) and not (folder / "hl_l2").is_dir():
         sys.exit(f"{folder}: no recordings here; name their folder with --data")

@@ -129,11 +129,9 @@ def test_the_synthetic_market_stands_in_its_bands():
     assert [row for row in rows if row["verdict"] == "missed"] == []
 
 
-def test_the_kept_statistics_are_those_of_the_recordings():
-    if not (market_realism.DATA / "hl_l2").is_dir():
-        pytest.skip(f"{market_realism.DATA}: no recordings here")
+def test_the_kept_statistics_are_those_of_the_recordings(shared):
     kept = json.loads(market_realism.RECORDED.read_text())
-    for part, values in market_realism.measured(market_realism.DATA).items():
+    for part, values in market_realism.measured(shared / "data").items():
         for name, value in values.items():
             if np.isfinite(value):
                 assert kept[part][name] == pytest.approx(value, rel=1e-3), (part, name)

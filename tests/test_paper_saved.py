@@ -1,5 +1,6 @@
 """Saved state: nothing is forgotten, a venue goes on as if it had never ended, and a bad file is named."""
 
+import errno
 import json
 import os
 import random
@@ -578,6 +579,19 @@ def test_a_folder_or_a_forbidden_place_is_named(tmp_path):
         load(tmp_path)
     with pytest.raises(StateError, match="No such file.*nothing was saved"):
         write(tmp_path / "absent" / "venue.state", b"x")
+
+
+def test_a_disk_that_is_full_is_named_and_nothing_half_written_stays(kept, monkeypatch):
+    path, _ = kept
+    before = path.read_bytes()
+
+    def full(*words):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StateError, match="No space left on device; nothing was saved"):
+        write(path, b"something else")
+    assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
 
 
 def test_whoever_dies_while_saving_leaves_the_old_file(kept, monkeypatch):

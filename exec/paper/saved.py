@@ -9,6 +9,7 @@ their numbers or addresses.  `exec.paper.state` makes it from a venue and a venu
 A file is replaced as a whole or not at all, so a program killed while it saves leaves the file of before.
 """
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Sequence
@@ -369,4 +370,6 @@ def write(path: Path, data: bytes) -> None:
         finally:
             os.close(folder)
     except OSError as failure:
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
         raise StateError(f"state {str(path)!r}: {failure.strerror}; nothing was saved") from None
