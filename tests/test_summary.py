@@ -31,7 +31,7 @@ def loop():
     marks = MARKS + np.array([100] + [0] * 7)
     account.ledger.on_mids(np.where(marks > 0, 2 * marks, 0), NOW_NS)
     value_uusd = account.ledger.value_uusd(marks)
-    account.read_state(SimpleNamespace(value_uusd=value_uusd, free_uusd=value_uusd - 11_001_000))
+    account.read_state(SimpleNamespace(value_uusd=value_uusd, free_uusd=value_uusd - 11_001_000, time_ms=0))
     quoted = np.full((8, 2), Reason.QUOTED.value)
     info = SimpleNamespace(
         why=quoted, binding=np.zeros((8, 2), int), sigma_bps_rt_s=np.full(8, 1.25), position_usd=np.full(8, 110.01),
@@ -114,7 +114,7 @@ def test_the_header_tells_the_day_and_the_lead_feed(loop):
     account.turn_day(NOW_NS + 86_400 * 10**9)
     earned_usd = account.equity_usd - 10_000.0
     assert earned_usd and subject.header(loop, "paper").day_pnl_usd == 0.0
-    account.read_state(SimpleNamespace(value_uusd=9_999_000_000, free_uusd=0))
+    account.read_state(SimpleNamespace(value_uusd=9_999_000_000, free_uusd=0, time_ms=0))
     assert subject.header(loop, "paper").day_pnl_usd == pytest.approx(-1.0 - earned_usd)
     assert subject.header(loop, "paper").lead == ""
     loop.lead.rows = np.array([0, 1])
