@@ -136,7 +136,8 @@ EXAMPLES = [
         "basic_ws",
         tuple(
             f"'channel': '{channel}'"
-            for channel in ("allMids", "l2Book", "userFills", "candle", "userFundings", "bbo", "activeAssetCtx")
+            # candles come with prints, of which this stage has none by itself: test_sdk_examples hears them
+            for channel in ("allMids", "l2Book", "userFills", "userFundings", "bbo", "activeAssetCtx")
         ),
         is_endless=True,
     ),
