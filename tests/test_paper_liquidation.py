@@ -8,7 +8,7 @@ from paper_desk import ALICE, BOB, CAROL, USD, Desk, perp
 
 from exec.paper.actions import UpdateIsolatedMargin
 from exec.paper.clearing import HOUSE_LIQUIDATOR, HOUSE_MAKER, HOUSE_NOISE
-from exec.paper.events import BUY, SELL
+from exec.paper.events import BUY, SELL, Liquidation
 from exec.paper.exchange import Options
 
 DAVE = "0x" + "d" * 40
@@ -339,6 +339,18 @@ def test_the_liquidator_bears_what_the_previous_mark_does_not_cover(desk):
     assert desk.exchange.clearing.houses[HOUSE_LIQUIDATOR].cash_uusd == -owed
 
 
+def deleverage(desk, side, lots, px):
+    """Closes up to `lots` held on `side` of market 0 at `px` against the liquidator, as ranked; the lots closed."""
+    liquidator, perp_ = desk.exchange.liquidator, desk.exchange.perps[0]
+    facts = Liquidation(HOUSE_LIQUIDATOR, perp_.mark_px, "backstop")
+
+    def close(owner, closed):
+        house = liquidator.clearing.liquidator
+        liquidator._hand_over(perp_, 1 - side, px, closed, owner, house, facts, "Auto-Deleveraging", None)
+
+    return lots - liquidator._take_from_ranked(perp_, side, lots, px, close)
+
+
 def test_deleveraging_does_not_ruin_the_other_side(desk):
     """Bob's short is in profit but his other position has eaten it: he gives back no more than he is worth."""
     trade(desk, BOB, SELL, 1_000_000)
@@ -346,10 +358,9 @@ def test_deleveraging_does_not_ruin_the_other_side(desk):
     move(desk, 9_950)
     desk.exchange.set_oracle(0, 9_000)
     desk.exchange.set_oracle(1, 7_890)
-    perp_ = desk.exchange.perps[0]
     before = value(desk, BOB)
     assert 0 < before < 950 * 1_000_000
-    assert desk.exchange.liquidator.deleverage(perp_, SELL, 10**9, 9_950) == before // 950
+    assert deleverage(desk, SELL, 10**9, 9_950) == before // 950
     assert 0 <= value(desk, BOB) < 950
 
 
@@ -365,11 +376,11 @@ def test_a_scripted_deleveraging_takes_the_ranked_first(desk, is_long):
     assert sorted(ranked) == [BOB, CAROL, DAVE] and ranked != sorted(ranked)
     first, second = (abs(desk.position(user).lots) for user in ranked[:2])
     mark_px = desk.exchange.mark_px(0)
-    closed = desk.exchange.liquidator.deleverage(desk.exchange.perps[0], side, first + 1_000, mark_px)
+    closed = deleverage(desk, side, first + 1_000, mark_px)
     assert closed == first + 1_000
     assert [abs(desk.position(user).lots) for user in ranked[:2]] == [0, second - 1_000]
     assert {fill.direction for fill in desk.block().fills} == {"Auto-Deleveraging"}
-    assert desk.exchange.liquidator.deleverage(desk.exchange.perps[0], 1 - side, 10**9, mark_px) == 0
+    assert deleverage(desk, 1 - side, 10**9, mark_px) == 0
 
 
 # histories

@@ -209,20 +209,6 @@ class Liquidator:
         if left:
             close(self.clearing.liquidator, left)
 
-    def deleverage(self, perp: Perp, side: int, lots: int, px: int) -> int:
-        """Closes up to `lots` of profitable positions held on `side` at `px` against the liquidator, as ranked.
-
-        For scenes; returns the lots closed.
-        """
-        liquidation = Liquidation(HOUSE_LIQUIDATOR, perp.mark_px, BACKSTOP)
-
-        def close(owner: Account, closed_lots: int) -> None:
-            self._hand_over(
-                perp, 1 - side, px, closed_lots, owner, self.clearing.liquidator, liquidation, DELEVERAGED, None
-            )
-
-        return lots - self._take_from_ranked(perp, side, lots, px, close)
-
     def _take_from_ranked(
         self, perp: Perp, side: int, lots: int, px: int, close: Callable[[Account, int], None]
     ) -> int:
