@@ -157,7 +157,7 @@ def _note_equation(equation: core.JaxprEqn, inputs: list[_Value], seen: dict) ->
     if name in ("jit", "custom_jvp_call"):
         inner = params["jaxpr" if name == "jit" else "call_jaxpr"]
         return _note(inner.jaxpr, inner.consts, inputs, seen)
-    if name == "optimization_barrier":
+    if name in ("optimization_barrier", "reshard"):
         return inputs
     if name in lane_rules.WRITTEN_OUT:
         one = [jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype) for atom in equation.invars]

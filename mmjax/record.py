@@ -94,6 +94,14 @@ class Layout:
             leaves.append(rows if group >= 2 else rows.reshape(*shape, *rows.shape[1:]))
         return jax.tree_util.tree_unflatten(self._treedef, leaves)
 
+    def over_time(self, packed: tuple) -> Any:
+        """The record [N, ..., A] of packed arrays [N, fields, A]; for numpy they are views that write through."""
+        leaves = []
+        for group, first, end, shape, _ in self._slots:
+            array = packed[group]
+            leaves.append(array[:, first:end].reshape(array.shape[0], *shape, array.shape[-1]))
+        return jax.tree_util.tree_unflatten(self._treedef, leaves)
+
     def pack_fields(self, value: Any) -> tuple:
         """The packed arrays of such a record."""
         leaves = jax.tree_util.tree_leaves(value)

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("mmjax", "feeds", "exec")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for path in FILES}
-FRONT = {"mmjax/cli.py", "mmjax/venue_cli.py", "mmjax/__main__.py"}
+FRONT = {name for name in TREES if re.fullmatch(r"mmjax/(\w+_)?cli\.py", name)} | {"mmjax/__main__.py"}
 CORE = [name for name in TREES if name.startswith("mmjax/") and name not in FRONT]
 
 NO_JAX = (
@@ -65,6 +65,10 @@ def test_feeds_do_not_know_exec():
     assert not {name for name in importers("exec") if name.startswith("feeds/")}
 
 
+def test_nobody_knows_the_laboratory():
+    assert {name for name in importers("exec.lab") if not name.startswith("exec/lab/")} <= FRONT
+
+
 def test_only_the_front_door_joins_the_packages():
     assert {name for name in importers("exec") if name.startswith("mmjax/")} <= FRONT
     assert {name for name in importers("feeds") if name.startswith("mmjax/")} <= FRONT
@@ -86,7 +90,7 @@ def test_sockets_live_in_three_shells():
 
 
 def test_the_paper_venue_does_not_know_the_trader():
-    trader = {name for name in TREES if name.startswith("exec/") and not name.startswith("exec/paper/")}
+    trader = {name for name in TREES if name.startswith("exec/") and not name.startswith(("exec/paper/", "exec/lab/"))}
     for name in TREES:
         if name.startswith("exec/paper/"):
             used = {one for one in IMPORTS[name] if one.startswith("exec.") and not one.startswith("exec.paper")}

@@ -1,0 +1,21 @@
+"""Sources: where the events of a tape come from, whatever they were recorded in."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from mmjax.sim.tape import Facts
+
+
+class Source(Protocol):
+    """Recorded markets as the events that `feeds` would have decoded live, in time order.
+
+    name: for people.  facts: the markets, whose names the events carry.  defects: counts of what was skipped or assumed,
+    by coin and name; complete once `events` is exhausted.
+    """
+
+    name: str
+    facts: tuple[Facts, ...]
+    defects: dict[str, dict[str, int]]
+
+    def events(self) -> Iterator[tuple[int, Any]]:
+        """(local time in ns, event of `feeds.events`): never earlier than the one before."""

@@ -1,0 +1,1 @@
+"""Calibration: a space of parameters, a search through it, scores, and what may be believed of them."""
