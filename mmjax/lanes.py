@@ -40,24 +40,32 @@ IN_PLACE = frozenset({"broadcast_in_dim", "reshape", "slice", "squeeze"})  # of 
 STORED = frozenset({"concatenate", "dynamic_update_slice", "gather", "stack"})  # from memory to memory
 
 
-def over_markets(function: Callable, shared: Sequence[int] = (), is_native: bool = False) -> Callable:
+def over_markets(
+    function: Callable, shared: Sequence[int] = (), is_native: bool = False, fixed: Sequence[int] = ()
+) -> Callable:
     """`function` of one market as a function of all: leaves [..., A], but for arguments at positions `shared`.
 
-    With `is_native` it is a few native functions; then compile with `compiler_options`.
+    With `is_native` it is a few native functions; then compile with `compiler_options`.  Arguments at positions `fixed`
+    are shared too; what depends on them alone is computed once for all and not once for each.
     """
 
     def batched(*arguments: Any) -> Any:
         if not _is_cpu():
-            in_axes = [None if i in shared else -1 for i in range(len(arguments))]
+            in_axes = [None if i in (*shared, *fixed) else -1 for i in range(len(arguments))]
             return jax.vmap(function, in_axes=in_axes, out_axes=-1)(*arguments)
-        lanes = next(jax.tree.leaves(a)[0].shape[-1] for i, a in enumerate(arguments) if i not in shared)
+        lanes = next(jax.tree.leaves(a)[0].shape[-1] for i, a in enumerate(arguments) if i not in (*shared, *fixed))
         arguments = tuple(
             jax.tree.map(lambda x: jnp.broadcast_to(x[..., None], (*x.shape, lanes)), a) if i in shared else a
             for i, a in enumerate(arguments)
         )
-        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[:-1], x.dtype), arguments)
+        inputs = [
+            _constant(x) if i in fixed else _Value(x.shape[:-1], True, x)
+            for i, a in enumerate(arguments)
+            for x in jax.tree.leaves(a)
+        ]
+        one = [jax.ShapeDtypeStruct(v.shape, v.array.dtype) for v in inputs]
+        one = jax.tree.unflatten(jax.tree.structure(arguments), one)
         traced, shape = jax.make_jaxpr(function, return_shape=True)(*one)
-        inputs = [_Value(x.shape[:-1], True, x) for x in jax.tree.leaves(arguments)]
         results = _note(traced.jaxpr, traced.consts, inputs, {})
         _compute(results, lanes, is_native)
         return jax.tree.unflatten(jax.tree.structure(shape), [v.of_all(lanes) for v in results])

@@ -1,13 +1,15 @@
 """The step: every market at once.  The only batching and the only jit.
 
-    step           records in, records out; what replay, sweeps and tests call
+    step           records in, records out; what replay and tests call
     CompiledStep   the same, compiled ahead of time, with packed arrays at its boundary; what runs live
+    account_step   the same again, for whoever holds many accounts at once: sweeps and the shadow
 
 A compiled step refuses other shapes instead of compiling again, so nothing slow can happen once it quotes.
 """
 
 import dataclasses
 import pickle
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -25,6 +27,7 @@ from mmjax.schema import Account, Dims, Market, Obs, Quotes
 from mmjax.sight import Sight
 
 Seen = tuple[State, Quotes, Info]
+Lift = Callable[[Callable], Callable]  # a function of one market or account as a function of all
 # What loading a kept program may raise; whatever is wrong with it, compiling anew is the remedy.
 UNUSABLE = (
     pickle.UnpicklingError,
@@ -48,6 +51,39 @@ def step(params: Params, market: Market, state: State, obs: Obs, account: Accoun
     agreed = _agree(params, state, proposal, account)
     seen = over_markets(quote.place, shared=(4,))(params, market, state, obs, account, view, proposal, agreed)
     return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), seen)
+
+
+def account_step(
+    each_market: Lift,
+    each_account: Lift,
+    params: Params,
+    market: Market,
+    state: State,
+    obs: Obs,
+    account: Account,
+    read: Callable[[Quotes, Info], Any],
+) -> tuple[State, Any]:
+    """One step of every account: the new memory and what `read` takes of each market's quotes and explanation.
+
+    The same functions as `step`, in the same order; how a function of one market or of one account becomes one of all
+    is the caller's (`mmjax.sim.lift`).  Leaves are those of one account with its markets last, those of `account`
+    scalars, both with whatever axes `each_account` adds behind.
+    """
+    own = over_own_markets(account, market.live.shape[0])
+    heard = each_account(_hear)(params, market, state)
+    view, state, proposal = each_market(_think)(params, market, state, obs, own, heard)
+    agreed = each_account(_agree)(params, state, proposal, account)
+
+    def place(*records: Any) -> tuple[State, Any]:
+        state, quotes, info = quote.place(*records)
+        return state, read(quotes, info)
+
+    return each_market(place)(params, market, state, obs, own, view, proposal, agreed)
+
+
+def over_own_markets(of_account: Any, markets: int) -> Any:
+    """Leaves [...] of an account, once for each of its markets, [A, ...]."""
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (markets, *jnp.shape(leaf))), of_account)
 
 
 def _hear(params: Params, market: Market, state: State) -> Heard:
