@@ -114,6 +114,7 @@ class Tape:
         self.specs = tuple(specs)
         self.row_of = {spec.coin: row for row, spec in enumerate(specs)}
         self.counts: Counter[str] = Counter()
+        self.prints: list[tuple[int, int, int, int]] | None = None  # see `keep_prints`
         self.lead = lead if lead is not None else LeadPrices()
         self._rows = [_Row(row, spec) for row, spec in enumerate(specs)]
         self._bins = bins
@@ -197,6 +198,8 @@ class Tape:
                 self.counts["backlog_trades"] += 1
                 continue
             obs.traded_usd[row, side] += px * lots / UUSD_PER_USD
+            if self.prints is not None:
+                self.prints.append((row, side, px, lots))
             distance_bin = self._bin(market, side, px, trade.time)
             if distance_bin is None:
                 continue
@@ -221,6 +224,7 @@ class Tape:
             if not 0 <= open_coin <= MAX_LOTS:
                 raise DecimalError(f"open interest {ctx.openInterest} out of range")
         except DecimalError as failure:
+            self.counts["refused_contexts"] += 1
             market.faults["ctx"] = f"malformed activeAssetCtx frame: {failure}"
             return
         if market.faults:
@@ -304,6 +308,26 @@ class Tape:
         """(bid, ask), 0 where absent."""
         market = self._rows[row]
         return market.bid_px, market.ask_px
+
+    def best(self, row: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(px, lots) of best bid and best ask, 0 where absent."""
+        market = self._rows[row]
+        return (market.bid_px, market.bid_lots), (market.ask_px, market.ask_lots)
+
+    def levels(self, row: int, side: int) -> list[tuple[int, int]]:
+        """(px, lots) of one side, best first: the best price, then what the newest book has beyond it."""
+        best_px, best_lots = self.best(row)[side]
+        if not best_px:
+            return []
+        deeper = self._rows[row].depth[side][0].items()
+        return [
+            (best_px, best_lots),
+            *(level for level in deeper if (level[0] < best_px if side == BID else level[0] > best_px)),
+        ]
+
+    def keep_prints(self) -> None:
+        """From now on prints that count are kept in `prints`, as (row, resting side, px, lots); who asks empties it."""
+        self.prints = []
 
     def mid2_px(self, row: int) -> int:
         """Twice the mid, an integer; 0 when a side is absent."""
@@ -472,6 +496,7 @@ class Tape:
 
     def _reject(self, market: _Row, time_ms: int, fault: str) -> bool:
         """Drops a book frame; its market is suspect until a sane frame that is not older comes.  False, always."""
+        self.counts["refused_books"] += 1
         market.faults["book"] = fault
         market.fault_ms = max(market.fault_ms, time_ms)
         return False

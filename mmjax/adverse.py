@@ -30,7 +30,7 @@ import jax.numpy as jnp
 
 from mmjax import numerics
 from mmjax.markout import Resolved
-from mmjax.record import record
+from mmjax.record import record, tunable
 
 BUCKETS = 4
 PRIOR_DEPTHS_BPS = (1.0, 3.5, 7.5, 15.0)  # of the prior fills, and of a bucket until it has a fill of its own
@@ -47,17 +47,17 @@ class Params:
     forget_halflife_s, prior_noise_bps (spread of a markout before any), noise_ewma: guess.
     """
 
-    informed_sigmas: float = 2.0
+    informed_sigmas: float = tunable(2.0, 1.0, 4.0)
     informed_floor_bps: float = 1.0
     bucket_edges_bps: tuple = (2.0, 5.0, 10.0)
     ewma: float = 0.1
     refit_count: float = 20.0
     refit_step: float = 0.2
-    prior_prob: float = 0.15
-    prob_decay_bps: float = 10.0
-    prior_adverse_bps: float = 3.0
+    prior_prob: float = tunable(0.15, 0.02, 0.4, log=True)
+    prob_decay_bps: float = tunable(10.0, 2.5, 40.0, log=True)
+    prior_adverse_bps: float = tunable(3.0, 0.5, 12.0, log=True)
     prior_decay_bps: float = 8.0
-    prior_count: float = 20.0
+    prior_count: float = tunable(20.0, 5.0, 100.0, log=True)
     prob_min: float = 0.01
     prob_max: float = 0.5
     adverse_min_bps: float = 0.1
@@ -66,7 +66,7 @@ class Params:
     decay_max_bps: float = 100.0
     evidence_cap: float = 200.0
     decay_spread: float = 1.0
-    forget_halflife_s: float = 7200.0
+    forget_halflife_s: float = tunable(7200.0, 600.0, 36_000.0, log=True)
     prior_noise_bps: float = 2.0
     noise_ewma: float = 0.02
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax import numerics
-from mmjax.record import record
+from mmjax.record import record, tunable
 
 
 @record
@@ -29,7 +29,7 @@ class Params:
     """
 
     use_kelly_stochastic: float = 1.0
-    min_orders: float = 1.2
+    min_orders: float = tunable(1.2, 1.0, 4.0, log=True)
     drop_levels_always: float = 1.0
 
 

@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax import numerics
-from mmjax.record import record
+from mmjax.record import record, tunable
 from mmjax.volatility import Regime
 
 EDGES_BPS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # lower edge of each bin; the last bin is open
@@ -55,7 +55,7 @@ class Params:
     prior_lam0_per_s: float = 0.5
     prior_s: float = 20.0
     prior_trades: float = 20.0
-    halflife_s: float = 600.0
+    halflife_s: float = tunable(600.0, 60.0, 3600.0, log=True)
     mix_halflife_s: float = 30.0
     student_nu: float = 4.0
     robust_weight: float = 0.0

@@ -16,7 +16,7 @@ A reducing order always has at least room |position|: the way out needs neither 
 import jax
 import jax.numpy as jnp
 
-from mmjax.record import record
+from mmjax.record import record, tunable
 from mmjax.sides import SIGN, increasing
 
 
@@ -31,7 +31,7 @@ class Params:
 
     reach_counts_position: float = 1.0
     margin_least_usd: float = 1e-9
-    exchange_use_frac: float = 0.95
+    exchange_use_frac: float = tunable(0.95, 0.3, 0.95)
 
 
 def ceiling_usd(

@@ -19,15 +19,14 @@ STARTED_NS = time.perf_counter_ns()  # before the heavy imports: what a person w
 
 import typer  # noqa: E402
 
-from mmjax import __version__  # noqa: E402
+from mmjax import __version__, backtest_cli, calibrate_cli, tape_cli  # noqa: E402
 from mmjax.errors import ConfigError, MmjaxError, TapeError  # noqa: E402
 
 log = logging.getLogger("mmjax")
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(tape_cli.app, name="tape")
 
-FAST_START_NS = 1_767_229_200_000_000_000 + 3_300_000_000_000  # 2026-01-01 01:55 UTC: an hour ends within ten minutes
-LATENCY_S = 0.02  # one way on the virtual clock; the venue's blocks come on top
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mmjax"
 USAGE_ERROR, RUN_ERROR = 2, 1
 VENUE, VIRTUAL = "paper", "paper on a virtual clock"  # what is learned at one is believed at no other
@@ -205,6 +204,11 @@ def explain(
         _show(explain_screen.overview(found, where) if market is None else explain_screen.render(found[0], where))
 
 
+app.command()(calibrate_cli.sweep)
+app.command()(calibrate_cli.calibrate)
+app.command()(backtest_cli.backtest)
+
+
 async def _ask_running(market: str | None, pid: int | None) -> tuple[list, str]:
     """Explanations of a running program, asked for one by one so that it is never held up, and where they are from."""
     from exec.explainer import understood
@@ -285,6 +289,13 @@ def _prepare_jax() -> None:
 
     prepare()
     jax.config.update("jax_platforms", "cpu")  # a step is too small for a GPU to pay
+    cached_compiles()
+
+
+def cached_compiles() -> None:
+    """Compiled programs are kept between runs."""
+    import jax
+
     jax.config.update("jax_compilation_cache_dir", str(CACHE / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
@@ -308,38 +319,21 @@ def _workplace(journal: Path | None):
 
 def _paper_fast(settings: Any, tape: Path | None, folder: Path, show: bool) -> dict[str, Any]:
     """Venue and trader in one process on the virtual clock."""
-    from exec.paper.build import build
-    from exec.paper.limits import Limits
-    from exec.paper.venue import memory_dial, memory_lead_dial, memory_rest
-    from exec.sign import NonceSource, Signer, paper_key
+    from exec.lab.scene import FAST_START_NS, paper_scene
+    from exec.sign import NonceSource
     from feeds.clock import Clock, run_virtual
 
     if not settings.run.seconds and tape is None:
         raise ConfigError("run.seconds = 0: with --fast say how long, as in --seconds 600")
 
     async def main(clock: Clock) -> dict[str, Any]:
-        from exec.loop import Wiring
-
-        signer = Signer(paper_key(settings.run.seed))
-        funds = _money(settings, signer.address)
         perps = _listed(settings.run.markets)
         lead = _lead(settings.run.lead_markets, settings.run.lead_ms, settings.run.lead_cut)
-        paper_venue = build(clock, settings.run.seed, funds, tape, perps, Limits(), lead)
-        blocks = asyncio.create_task(paper_venue.run(), name="paper venue")
-        dial = memory_dial(paper_venue, LATENCY_S)
-        symbols = paper_venue.lead.symbols if paper_venue.lead is not None else []
-        lead_dial = memory_lead_dial(paper_venue, LATENCY_S) if symbols else None
-        wiring = Wiring(dial, dial, dial, memory_rest(paper_venue, LATENCY_S), signer, lead_dial)
-        seconds = _bounded(settings.run.seconds, paper_venue.market, clock)
-        try:
-            name = "paper (virtual clock)"
-            run = await _trade(settings, wiring, clock, folder, seconds, name, show, NonceSource(), symbols)
-        finally:
-            blocks.cancel()
-            await asyncio.gather(blocks, return_exceptions=True)
-            await paper_venue.close()
-        paper_venue.exchange.check_conservation()
-        return run
+        name = "paper (virtual clock)"
+        async with paper_scene(clock, settings, tape, perps, lead) as scene:
+            seconds = scene.bounded_s(settings.run.seconds, clock.now_ns())
+            symbols = scene.lead_symbols
+            return await _trade(settings, scene.wiring, clock, folder, seconds, name, show, NonceSource(), symbols)
 
     return run_virtual(main, FAST_START_NS)
 
@@ -399,34 +393,14 @@ async def _trade(
     lead_listed: list[str],
 ) -> dict[str, Any]:
     """Reads the universe, compiles the step for it, quotes, and sums up."""
-    import msgspec
-
-    from exec.build import choose, compiled_step, guard_limits
     from exec.journal import Journal
-    from exec.loop import Cadence, Loop
+    from exec.lab.session import ready_loop
     from exec.programs import Programs
     from exec.summary import summary
-    from feeds.universe import parse_universe
 
-    _, body = await wiring.rest("/info", b'{"type":"metaAndAssetCtxs"}')
-    _, fees = await wiring.rest("/info", msgspec.json.encode({"type": "userFees", "user": wiring.signer.address}))
-    fee_bps = float(msgspec.json.decode(fees)["userAddRate"]) * 1e4
-    chosen = choose(parse_universe(body), settings, settings.run.capital_usd, fee_bps, lead_listed)
-    step = compiled_step(chosen, settings, fee_bps, Programs(CACHE / "programs"))
-    traces = step.trace_count
-    loop = Loop(
-        [item.spec for item in chosen],
-        step,
-        wiring,
-        guard_limits(chosen, settings, step.dims.markets),
-        [item.leverage_lev for item in chosen],
-        clock,
-        settings.run.seed,
-        Journal(folder / "journal"),
-        nonces,
-        Cadence(settings.run.step_min_s, settings.run.step_max_s, settings.run.cancel_after_s),
-        [item.lead_symbol for item in chosen],
-    )
+    journal = Journal(folder / "journal")
+    loop = await ready_loop(settings, wiring, clock, journal, nonces, lead_listed, Programs(CACHE / "programs"))
+    traces = loop.step.trace_count
     first_quote = _FirstQuote(loop)
     stop = asyncio.Event()
     every_s = 10.0 if "virtual" in name else 0.5  # of the table, in seconds of the loop's clock
@@ -443,7 +417,7 @@ async def _trade(
                 watch.cancel()
             await asyncio.gather(*watching, return_exceptions=True)
     lasted_s = (clock.now_ns() - started_ns) / 1e9
-    run = summary(loop, lasted_s, settings.run.seed, step.trace_count - traces, first_quote.after_s())
+    run = summary(loop, lasted_s, settings.run.seed, loop.step.trace_count - traces, first_quote.after_s())
     peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
     return run | {"wall_seconds": round((time.perf_counter_ns() - wall_ns) / 1e9, 3), "peak_mb": peak_kb // 1024}
 
@@ -557,15 +531,3 @@ def _lead(markets: int | None, lead_ms: float | None, cut: str | None) -> Any:
     options = LeadOptions(**{name: value for name, value in said.items() if value is not None})
     options.check()
     return options
-
-
-def _money(settings: Any, address: str) -> dict[str, int]:
-    return {address: round(settings.run.capital_usd * 1e6)}
-
-
-def _bounded(seconds: float, market: Any, clock: Any) -> float:
-    """A tape ends the run when it ends."""
-    if not hasattr(market, "remaining_s"):
-        return seconds
-    remaining_s = market.remaining_s(clock.now_ns())
-    return min(seconds or remaining_s, remaining_s)

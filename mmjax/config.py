@@ -6,6 +6,10 @@
                           nested as the concepts are:  [params.signals.lead_lag]  [params.overlay.daily_loss_frac]
 [market.<COIN>]           max_position_usd, target_liquidity_usd, profile of one market
 [market.<COIN>.<concept>] tunables of one market
+[provenance]              where the tunables come from, as a calibration writes it; kept, never judged
+
+A params file (`--params`) holds [provenance], [params.*] and [market.*] only and lies between the defaults and the
+settings file: what that says of a tunable holds, and what it says of every market holds for every market.
 """
 
 import dataclasses
@@ -100,29 +104,76 @@ class MarketSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Everything a run is told."""
+    """Everything a run is told; provenance: of its tunables, as a params file states it, empty without one."""
 
     run: Run = dataclasses.field(default_factory=Run)
     guard: GuardLimits = dataclasses.field(default_factory=GuardLimits)
     params: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     market: dict[str, MarketSettings] = dataclasses.field(default_factory=dict)
+    provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 Tunables = dict[str, dict[str, float]]  # concept -> field -> default: what [params.*] may name
 
 
-def load(path: Path | None, tunables: Tunables, **overrides: Any) -> Settings:
-    """Settings from defaults, the file at `path` and non-None `overrides` of [run]; raises ConfigError."""
+def load(path: Path | None, tunables: Tunables, params: Path | None = None, **overrides: Any) -> Settings:
+    """Settings from defaults, file `params`, file `path`, and non-None `overrides` of [run]; raises ConfigError."""
     document = _read(path) if path else {}
-    _known("", document, {"run", "guard", "params", "market"})
+    _known("", document, {"run", "guard", "params", "market", "provenance"})
     said = {key: value for key, value in overrides.items() if value is not None}
     run = _section("run", Run, _table("run", document) | said)
     guard = _section("guard", GuardLimits, document.get("guard", {}))
-    params = _tunables("params", document.get("params", {}), tunables)
-    markets = {coin: _market(coin, table, tunables) for coin, table in _table("market", document).items()}
     run.check()
     guard.check()
-    return Settings(run=run, guard=guard, params=params, market=markets)
+    settings = dataclasses.replace(_tuned(document, tunables), run=run, guard=guard)
+    return _over(load_params(params, tunables), settings) if params else settings
+
+
+def load_params(path: Path, tunables: Tunables) -> Settings:
+    """What a params file says, all else by default.  Raises ConfigError naming the file."""
+    document = _read(path)
+    try:
+        _known("", document, {"params", "market", "provenance"})
+        return _tuned(document, tunables)
+    except ConfigError as error:
+        raise ConfigError(f"params file {str(path)!r}: {error}") from None
+
+
+def _tuned(document: dict, tunables: Tunables) -> Settings:
+    return Settings(
+        params=_tunables("params", document.get("params", {}), tunables),
+        market={coin: _market(coin, table, tunables) for coin, table in _table("market", document).items()},
+        provenance=_table("provenance", document),
+    )
+
+
+def _over(under: Settings, settings: Settings) -> Settings:
+    """`settings` with what `under` says of tunables where they are silent."""
+    everywhere = {(concept, field) for concept, fields in settings.params.items() for field in fields}
+    markets = {}
+    for coin in under.market | settings.market:
+        below, own = (one.market.get(coin, MarketSettings()) for one in (under, settings))
+        left = {
+            concept: {field: value for field, value in fields.items() if (concept, field) not in everywhere}
+            for concept, fields in below.params.items()
+        }
+        kept = {
+            field.name: getattr(own, field.name) or getattr(below, field.name)
+            for field in dataclasses.fields(MarketSettings)
+            if field.name != "params"
+        }
+        markets[coin] = MarketSettings(**kept, params=_merged(left, own.params))
+    return dataclasses.replace(
+        settings,
+        params=_merged(under.params, settings.params),
+        market=markets,
+        provenance=under.provenance or settings.provenance,
+    )
+
+
+def _merged(under: dict[str, dict[str, float]], over: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    both = {concept: under.get(concept, {}) | over.get(concept, {}) for concept in under | over}
+    return {concept: fields for concept, fields in both.items() if fields}
 
 
 def _read(path: Path) -> dict:

@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax import numerics
-from mmjax.record import record
+from mmjax.record import record, tunable
 
 LARGEST_BPS = 3000.0  # a larger return of a step is a broken price
 
@@ -49,7 +49,7 @@ class Params:
     floor_bps_rt_s: least volatility ever reported; guess.
     """
 
-    weight: float = 0.0
+    weight: float = tunable(0.0, 0.0, 1.0)
     by_risk: float = 1.0
     with_own: float = 0.0
     bar_s: float = 1.0

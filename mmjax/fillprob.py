@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax import numerics
-from mmjax.record import record
+from mmjax.record import record, tunable
 
 LARGEST_PROB = 1.0 - 2.0**-24  # the largest float32 below 1
 
@@ -45,12 +45,12 @@ class Params:
     """
 
     horizon_method: float = 0.0
-    diffusion_bps: float = 25.0
+    diffusion_bps: float = tunable(25.0, 5.0, 100.0, log=True)
     horizon_min_s: float = 10.0
     horizon_max_s: float = 600.0
     fixed_s: float = 60.0
     rest_ewma: float = 0.1
-    fill_prior_s: float = 120.0
+    fill_prior_s: float = tunable(120.0, 10.0, 1200.0, log=True)
 
 
 def horizon_s(params: Params, sigma_bps_rt_s: jax.Array, lam0_per_s: jax.Array, rest_time_s: jax.Array) -> jax.Array:

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax import numerics
-from mmjax.record import record
+from mmjax.record import record, tunable
 from mmjax.sides import SIGN, increasing
 
 
@@ -48,13 +48,13 @@ class Params:
     stress_shrink_frac: share of the cap lost at full stress.
     """
 
-    yellow_ratio: float = 0.60
-    red_ratio: float = 0.80
+    yellow_ratio: float = tunable(0.60, 0.3, 0.70)
+    red_ratio: float = tunable(0.80, 0.74, 0.95)
     kill_ratio: float = 1.0
     hysteresis_ratio: float = 0.03
     yellow_off_ratio: float = 0.70
-    yellow_exposure_frac: float = 0.5
-    red_mult: float = 2.0
+    yellow_exposure_frac: float = tunable(0.5, 0.1, 1.0)
+    red_mult: float = tunable(2.0, 1.0, 3.0)
     kill_mult: float = 3.0
     max_mult: float = 3.0
     kill_cancels_all: float = 0.0

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax import numerics
-from mmjax.record import record
+from mmjax.record import record, tunable
 
 
 @record
@@ -27,11 +27,11 @@ class Params:
     hold_ratio: time a fill is held, in fill horizons: 1 the horizon itself, 0 the pure two-point law (page).
     """
 
-    base_frac: float = 0.25
+    base_frac: float = tunable(0.25, 0.05, 0.75, log=True)
     min_frac: float = 0.05
     max_frac: float = 0.75
-    informed_floor_prob: float = 0.01
-    hold_ratio: float = 1.0
+    informed_floor_prob: float = tunable(0.01, 0.001, 0.1, log=True)
+    hold_ratio: float = tunable(1.0, 0.1, 4.0, log=True)
 
 
 def effective_frac(params: Params, regime_mult: jax.Array) -> jax.Array:

@@ -9,15 +9,15 @@ increasing: the limit is at least five touches and r is above 1.
 import jax
 import jax.numpy as jnp
 
-from mmjax.record import record
+from mmjax.record import record, tunable
 
 
 @record
 class Params:
     """Tunables: spacing_ratio of neighbours, outer_touch_mult and outer_sigmas of the outermost level; all page."""
 
-    spacing_ratio: float = 1.2
-    outer_touch_mult: float = 5.0
+    spacing_ratio: float = tunable(1.2, 1.02, 2.0, log=True)
+    outer_touch_mult: float = tunable(5.0, 2.0, 20.0, log=True)
     outer_sigmas: float = 1.0
 
 

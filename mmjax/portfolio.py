@@ -46,7 +46,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax import numerics
-from mmjax.record import record
+from mmjax.record import record, tunable
 from mmjax.schema import GROUPS
 from mmjax.sides import SIGN
 
@@ -74,7 +74,7 @@ class Params:
     may be multiplied by; guesses.
     """
 
-    utilisation_frac: float = 0.80
+    utilisation_frac: float = tunable(0.80, 0.1, 0.95)
     factor_sigmas: float = 10.0
     factor_sigma_bps_rt_s: float = 5.0
     factor_least_count: float = 3.0

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from mmjax import numerics
 from mmjax.markout import Resolved
-from mmjax.record import record
+from mmjax.record import record, tunable
 
 
 @record
@@ -27,7 +27,7 @@ class Params:
     """
 
     adverse_bps: tuple = (1.0, 3.0, 8.0)
-    queue_cost_ratio: float = 0.30
+    queue_cost_ratio: float = tunable(0.30, 0.0, 0.8)
     bias_ewma: float = 0.05
     bias_max_bps: float = 20.0
     forget_halflife_s: float = 3600.0

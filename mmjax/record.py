@@ -15,7 +15,16 @@ import numpy as np
 ALONE = 256  # elements per market; guess, well above any named field and well below the fill ring
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True)
+def tunable(default: float, low: float, high: float, *, log: bool = False) -> Any:
+    """A field of a record with its default and the range [low, high] in which a search may look for a better value.
+
+    log: the range is one of ratios, searched evenly in the logarithm.  The range is where sense is, not what may be
+    set: a config file may go beyond it.
+    """
+    return dataclasses.field(default=default, metadata={"low": low, "high": high, "log": log})
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(tunable,))
 def record(cls: type) -> type:
     """Frozen, keyword-only, slotted dataclass registered as a pytree.
 

@@ -35,7 +35,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmjax.record import record
+from mmjax.record import record, tunable
 from mmjax.schema import Quotes
 from mmjax.sides import SIGN
 
@@ -68,10 +68,10 @@ class Params:
     queue_gain_frac: how much more often the front of the queue is filled than the back; the page's cost of the queue.
     """
 
-    band_half_ratio: float = 0.3
-    band_min_bps: float = 3.0
+    band_half_ratio: float = tunable(0.3, 0.05, 1.0, log=True)
+    band_min_bps: float = tunable(3.0, 0.3, 8.0, log=True)
     band_max_bps: float = 15.0
-    size_band_frac: float = 0.25
+    size_band_frac: float = tunable(0.25, 0.05, 0.35)
     size_band_max_frac: float = 0.35
     scarce_mult: float = 3.0
     calm_headroom_frac: float = 0.30

@@ -31,7 +31,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax import numerics
-from mmjax.record import record
+from mmjax.record import record, tunable
 from mmjax.sides import SIGN
 
 
@@ -45,12 +45,12 @@ class Params:
     kappa_least_per_bps, lam0_least_per_s: below these the market shows no trades and the formula no sense; guess.
     """
 
-    risk_aversion: float = 0.30
-    floor_bps: float = 0.0
-    adverse_se_mult: float = 0.5
-    warmup_bps: float = 2.0
+    risk_aversion: float = tunable(0.30, 0.03, 3.0, log=True)
+    floor_bps: float = tunable(0.0, 0.0, 5.0)
+    adverse_se_mult: float = tunable(0.5, 0.0, 2.0)
+    warmup_bps: float = tunable(2.0, 0.0, 8.0)
     warmup_count: float = 20.0
-    shift_limit_ratio: float = 0.8
+    shift_limit_ratio: float = tunable(0.8, 0.2, 1.5, log=True)
     kappa_least_per_bps: float = 1e-3
     lam0_least_per_s: float = 1e-3
 

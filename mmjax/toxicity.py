@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from mmjax import numerics
 from mmjax.markout import Resolved
-from mmjax.record import record
+from mmjax.record import record, tunable
 
 
 class Toxicity(enum.IntEnum):
@@ -43,9 +43,9 @@ class Params:
 
     prior_share: float = 0.15
     prior_count: float = 20.0
-    halflife_s: float = 300.0
-    flow_count: float = 10.0
-    toxic_share: float = 0.30
+    halflife_s: float = tunable(300.0, 30.0, 3000.0, log=True)
+    flow_count: float = tunable(10.0, 0.0, 40.0)
+    toxic_share: float = tunable(0.30, 0.26, 0.6)
     toxic_leave_share: float = 0.25
     benign_share: float = 0.08
     benign_leave_share: float = 0.10

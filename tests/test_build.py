@@ -100,7 +100,7 @@ def test_guard_limits_are_integers_over_the_models_own(specs):
 
 def test_markets_of_the_step_have_the_venues_facts_and_padding_is_dead(specs):
     chosen = choose(specs, settings(markets="auto:3"), 10_000.0, FEE_BPS)
-    market = build._market(dims_of(3), chosen, FEE_BPS)
+    market = build.market_of(dims_of(3), chosen, FEE_BPS)
     assert market.live.tolist() == [1, 1, 1, 0, 0, 0, 0, 0]
     for row, item in enumerate(chosen):
         assert market.px_decimals[row] == 6 - item.spec.sz_decimals
@@ -116,7 +116,7 @@ def test_markets_are_led_as_far_as_the_lead_venue_lists_them(specs, tmp_path):
     chosen = choose(specs, own, 10_000.0, FEE_BPS, ["btcusdt", "ethusdt", "xrpusdt"])
     symbols = {item.spec.coin: item.lead_symbol for item in chosen}
     assert symbols == {"BTC": "btcusdt", "ETH": "", "DOGE": "xrpusdt", "PURR": "", "SOL": ""}
-    market = build._market(dims_of(5), chosen, FEE_BPS)
+    market = build.market_of(dims_of(5), chosen, FEE_BPS)
     assert market.has_lead.tolist() == [1, 0, 1, 0, 0, 0, 0, 0]
     assert not any(item.lead_symbol for item in choose(specs, own, 10_000.0, FEE_BPS))
     wrong = settings(written(tmp_path, '[market.BTC]\nlead_symbol = "btcusd"\n'), markets="BTC")
@@ -132,7 +132,7 @@ def test_groups_are_quarters_by_volume_with_builders_apart(specs):
     assert build.groups_of(turned) == [3, 2, 1, 1, 1, 1, 0, 0]
     assert build.groups_of(turned[:1]) == [3] and build.groups_of([]) == []
     assert max(build.groups_of([item.spec for item in chosen[:1]])) == 0
-    market = build._market(dims_of(8), chosen, FEE_BPS)
+    market = build.market_of(dims_of(8), chosen, FEE_BPS)
     assert market.group.tolist() == [0, 0, 1, 1, 1, 1, 2, 2]
 
 

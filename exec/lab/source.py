@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from exec.paper.listing import Listing
 from mmjax.sim.tape import Facts
 
 
@@ -19,3 +20,16 @@ class Source(Protocol):
 
     def events(self) -> Iterator[tuple[int, Any]]:
         """(local time in ns, event of `feeds.events`): never earlier than the one before."""
+
+
+def facts_of(listing: Listing) -> Facts:
+    """What the paper venue lists, as facts of a tape."""
+    return Facts(
+        coin=listing.coin,
+        sz_decimals=listing.sz_decimals,
+        max_leverage=listing.max_leverage,
+        tiers=listing.tiers,
+        only_isolated=listing.only_isolated,
+        day_volume_usd=listing.day_volume_usd,
+        mark_px=listing.start_px,
+    )

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax import numerics
-from mmjax.record import record
+from mmjax.record import record, tunable
 from mmjax.schema import NEVER_S
 from mmjax.sides import SIGN
 
@@ -37,11 +37,11 @@ class Params:
     fresh_s: float = 2.0
     halflife_s: float = 2.0
     is_sticky: float = 0.0
-    no_signal_cap_frac: float = 0.30
+    no_signal_cap_frac: float = tunable(0.30, 0.1, 1.0, log=True)
     no_lead_cap_frac: float = 1.0
-    skew_gain: float = 1.0
-    skew_limit_bps: float = 5.0
-    alpha_floor_bps: float = 1.0
+    skew_gain: float = tunable(1.0, 0.0, 2.0)
+    skew_limit_bps: float = tunable(5.0, 0.5, 15.0, log=True)
+    alpha_floor_bps: float = tunable(1.0, 0.2, 5.0, log=True)
 
 
 @record

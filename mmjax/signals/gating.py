@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax import numerics
-from mmjax.record import record
+from mmjax.record import record, tunable
 
 
 @record
@@ -42,7 +42,7 @@ class Params:
     bar_s: float = 1.0
     skill_floor: float = 0.1
     least_outcomes: float = 200.0
-    null_errors: float = 3.0
+    null_errors: float = tunable(3.0, 1.5, 5.0)
     halflife_s: float = 7200.0
     prior_energy: float = 4.0
     slope_limit: float = 10.0

@@ -314,7 +314,7 @@ def admits(
         lots, usd = lots + new_lots[:, level], usd + grid.usd(new_px[:, level], new_lots[:, level])
         exposure_usd = _exposure_usd(money, standing.mark_usd, lots, usd)
         needed_usd = jnp.maximum(standing.held_usd, jnp.max(exposure_usd, axis=0)) / market.leverage_set_lev
-        is_covered = jnp.sum(needed_usd) <= jnp.maximum(standing.value_usd, standing.reserved_usd)
+        is_covered = jnp.sum(needed_usd) <= standing.value_usd
         is_free = exposure_usd <= standing.held_usd[None]
         fits.append((is_covered | is_free) & _in_tier(market, exposure_usd))
     return jnp.stack(fits, axis=1) & (new_lots > 0)

@@ -74,14 +74,14 @@ def trade(r: Resting, o: Interval, queue_power: jax.Array) -> tuple[Resting, Fil
     cleared = (beyond_lots > 0) | crosses
     ahead_lots = jnp.where(cleared, 0.0, jnp.maximum(r.ahead_lots - at, 0.0))
     shown = lots_at(o.book_px, o.book_lots, r.px)
-    ahead_lots = _after_cancels(ahead_lots, r.shown_lots - at, shown, r.shown_lots >= 0, queue_power)
+    ahead_lots = _after_cancels(ahead_lots, r.shown_lots - at, shown, queue_power)
     left = r.lots - lots
     filled, whole = lots > 0, (lots > 0) & (left == 0)
     after = dataclasses.replace(
         r,
         lots=left,
         px=jnp.where(left > 0, r.px, 0),
-        ahead_lots=jnp.where(filled, 0.0, ahead_lots),
+        ahead_lots=ahead_lots,
         shown_lots=shown,
     )
     usd = grid.usd(r.px, lots)
@@ -143,24 +143,26 @@ def _served(turn: jax.Array, lots: jax.Array, available: jax.Array) -> jax.Array
     return filled
 
 
-def _after_cancels(
-    ahead: jax.Array, before: jax.Array, shown: jax.Array, was_known: jax.Array, queue_power: jax.Array
-) -> jax.Array:
-    """Lots in front [S, L] once the book shows `shown` where `before` was left by trades; `queue_power` ()."""
+def _after_cancels(ahead: jax.Array, before: jax.Array, shown: jax.Array, queue_power: jax.Array) -> jax.Array:
+    """Lots in front [S, L] once the book shows `shown` where `before` was left by trades; `queue_power` ().
+
+    What was not known before is `UNKNOWN` less trades, below zero: nothing of it can have been cancelled.  Cancels that
+    the guess puts behind although nobody is left there were in front, which is what bounding by `shown` makes of them.
+    """
     known = shown >= 0
-    cancelled = jnp.where(known & was_known, jnp.maximum(before - shown, 0.0), 0.0)
+    cancelled = jnp.where(known, jnp.maximum(before - shown, 0.0), 0.0)
     back = jnp.maximum(before - ahead, 0.0)
     behind_prob = _behind_prob(ahead, back, queue_power)
-    guessed = ahead - (1.0 - behind_prob) * cancelled + jnp.minimum(back - behind_prob * cancelled, 0.0)
-    ahead = jnp.where(queue_power > 0, jnp.maximum(guessed, 0.0), ahead)
+    guessed = jnp.maximum(ahead - (1.0 - behind_prob) * cancelled, 0.0)
+    ahead = jnp.where(queue_power > 0, guessed, ahead)
     return jnp.where(known, jnp.minimum(ahead, shown), ahead)
 
 
 def _behind_prob(ahead: jax.Array, back: jax.Array, power: jax.Array) -> jax.Array:
-    """back^n / (ahead^n + back^n), 0 when there is nothing behind; of the ratio, so that no power overflows."""
+    """back^n / (ahead^n + back^n), of their ratio so that no power overflows; all but 0 when nobody is behind."""
     ratio = ahead / jnp.maximum(back, 1e-3)
     odds = jnp.where(ratio > 0, jnp.exp(power * jnp.log(jnp.maximum(ratio, 1e-12))), 0.0)
-    return jnp.where(back > 0, 1.0 / (1.0 + odds), 0.0)
+    return 1.0 / (1.0 + odds)
 
 
 def _outward(px: jax.Array) -> jax.Array:

@@ -91,7 +91,7 @@ def _ladder(p: LadderParams, m: Market, o: Obs) -> Quotes:
     both = (o.best_px[0] > 0) & (o.best_px[1] > o.best_px[0]) & (o.feed_ok > 0) & (m.live > 0)
     mid2_px = jnp.where(both, o.best_px[0] + o.best_px[1], 0)
     held = o.position_lots.astype(jnp.float32) / jnp.maximum(p.quantum_lots, 1).astype(jnp.float32)
-    level = np.arange(levels, dtype=np.int32)
+    level = np.arange(levels, dtype=np.int32)[None]
     depth_bps = p.half_bps + level.astype(np.float32) * p.spacing_bps + SIGN[:, None] * p.skew_bps * held
     px = grid.place(mid2_px, m.px_decimals, o.best_px, depth_bps)
     sign = SIGN.astype(np.int32)[:, None]

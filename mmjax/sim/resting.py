@@ -101,7 +101,7 @@ def arrive(
     )
     opposite_px = best_px[::-1, None]
     takes = ((opposite_px > 0) & (_outward(r.asked_px) <= _outward(opposite_px))) | ~jnp.asarray(admitted)
-    shrinks = modifies & is_rest & (r.asked_px == r.px) & (r.asked_lots <= r.lots) & (r.asked_lots > 0)
+    shrinks = modifies & is_rest & (r.asked_px == r.px) & (r.asked_lots <= r.lots)
     enters = (places | (modifies & is_rest)) & ~shrinks & (r.asked_lots > 0)
     rests_anew = enters & ~takes
     gone = (arrives & (r.asked == Action.CANCEL.value)) | (enters & takes) | (modifies & (r.asked_lots <= 0))

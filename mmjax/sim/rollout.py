@@ -10,7 +10,7 @@ In an interval
 
 Nothing of an interval is known to a decision before its end, and nothing of a later one is read at all.
 
-The tape is the same for all configurations and is handed over in pieces of time; results are summed by window.
+The tape is the same for all configurations and is handed over window by window, each summed up.
 Configurations are the last axis of everything and are split over the devices of a mesh: nothing passes between them, so
 neither their order nor how many run together changes any of them.
 """
@@ -356,7 +356,7 @@ def _live_count(orders: resting.Resting) -> jax.Array:
 
 
 class Rollout:
-    """A compiled rollout of `configs` configurations over pieces of a tape of `windows` windows of `window_steps`.
+    """A compiled rollout of `configs` configurations, a window of `window_steps` intervals at a time.
 
     One program for all tapes of the same kind and number of markets; `configs` must be a multiple of the devices.
     `trace_count` is how often it was traced: once.  Raises ConfigError for numbers that do not fit together.
@@ -369,27 +369,22 @@ class Rollout:
         levels: int,
         configs: int,
         window_steps: int,
-        windows: int,
         devices: Sequence[Any] | None = None,
         pace: requests.Pace = PACE,
     ):
         devices = list(devices or jax.local_devices())
         if configs % len(devices):
             raise ConfigError(f"configs = {configs}: must be a multiple of the {len(devices)} devices")
-        self.configs, self.markets, self.levels = configs, len(tape.facts), levels
-        self.window_steps, self.windows, self.grid_s = window_steps, windows, tape.grid_ns * 1e-9
+        self.configs, self.levels = configs, levels
+        self.window_steps, self.grid_s = window_steps, tape.grid_ns * 1e-9
         self.trace_count = 0
-        lift = Alone() if self.markets == 1 else Together()
+        lift = Alone() if len(tape.facts) == 1 else Together()
         self._exchange = Exchange(policy, lift, levels, self.grid_s, pace)
         self._layout = tape.layout
         self._mesh = Mesh(np.array(devices), (CONFIG,), axis_types=(AxisType.Auto,))
+        self._facts: tuple = ()
         self._start: Any = None
         self._run: Any = None
-
-    @property
-    def piece_steps(self) -> int:
-        """Intervals that one call takes."""
-        return self.window_steps * self.windows
 
     def start(self, params: Any, market: Market, terms: Terms) -> Walk:
         """Every account before its first interval.
@@ -402,17 +397,20 @@ class Rollout:
         return self._start(*self._facts)
 
     def run(self, walk: Walk, floats: np.ndarray, ints: np.ndarray, tick: Tick) -> tuple[Walk, Tally]:
-        """A piece of the tape passes: packed intervals [piece_steps, F, A], clock [piece_steps]; consumes `walk`."""
-        shape = (self.windows, self.window_steps)
-        piece = tuple(np.asarray(leaf).reshape(*shape, *leaf.shape[1:]) for leaf in (floats, ints))
-        ticks = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(shape), tick)
-        shared = jax.device_put((*piece, ticks), NamedSharding(self._mesh, PartitionSpec()))
+        """A window passes: packed intervals [window_steps, F, A], their clock [window_steps]; consumes `walk`.
+
+        The tally's leaves are [A, C].
+        """
+        window = np.ascontiguousarray(floats), np.ascontiguousarray(ints), tick
+        shared = jax.device_put(window, NamedSharding(self._mesh, PartitionSpec()))
         if self._run is None:
-            self._run = self._compiled(self._pass_piece, (*self._facts, walk), shared, donate=(3,))
+            self._run = self._compiled(self._pass_window, (*self._facts, walk), shared, donate=(3,))
         return self._run(*self._facts, walk, *shared)
 
     def memory_bytes(self) -> int:
-        """What the compiled program needs besides the tape, over all devices; after the first `run`."""
+        """What the compiled program needs, over all devices; 0 before the first `run`."""
+        if self._run is None:
+            return 0
         found = self._run.memory_analysis()
         return int(found.argument_size_in_bytes + found.temp_size_in_bytes + found.output_size_in_bytes)
 
@@ -431,37 +429,42 @@ class Rollout:
             passed=jnp.zeros(shape[-1], jnp.int32),
         )
 
-    def _pass_piece(
+    def _pass_window(
         self, params: Any, market: Market, terms: Terms, walk: Walk, floats: jax.Array, ints: jax.Array, tick: Tick
     ) -> tuple[Walk, Tally]:
         self.trace_count += 1
+        pass_interval = self._interval(params, market, terms)
+
+        def pass_and_add(carry: tuple[Walk, Marks], packed: tuple) -> tuple[tuple[Walk, Marks], None]:
+            after, marks = pass_interval(carry[0], packed)
+            return (after, _added(carry[1], marks)), None
+
+        none = Marks(**{name: jnp.zeros(market.live.shape, jnp.float32) for name in Marks.__dataclass_fields__})
+        (after, sums), _ = jax.lax.scan(pass_and_add, (walk, none), (floats, ints, tick))
+        return after, _tally(walk.money, after, sums)
+
+    def _interval(self, params: Any, market: Market, terms: Terms) -> Callable[[Walk, tuple], tuple[Walk, Marks]]:
+        """One interval of all accounts, from where they stand and the packed interval (floats, ints, tick)."""
         whole = self._exchange.lift.whole(self._exchange.pass_interval, fixed=(4, 5))
 
-        def pass_interval(carry: tuple[Walk, Marks], packed: tuple) -> tuple[tuple[Walk, Marks], None]:
-            walk, sums = carry
-            row = self._layout.fields(packed[:2])
-            turn = walk.passed[0] % walk.held_lots.shape[0]
-            ago_lots = jax.lax.dynamic_index_in_dim(walk.held_lots, turn, keepdims=False)
+        def pass_interval(walk: Walk, packed: tuple) -> tuple[Walk, Marks]:
             ring, passed = walk.held_lots, walk.passed
-            bare = dataclasses.replace(walk, held_lots=ago_lots, passed=walk.passed)
+            turn = passed[0] % ring.shape[0]
+            ago_lots = jax.lax.dynamic_index_in_dim(ring, turn, keepdims=False)
+            bare = dataclasses.replace(walk, held_lots=ago_lots)
+            row = self._layout.fields(packed[:2])
             after, marks = whole(params, market, terms, bare, row, packed[2], ago_lots)
             ring = jax.lax.dynamic_update_index_in_dim(ring, after.money.position_lots, turn, 0)
-            after = dataclasses.replace(after, held_lots=ring, passed=passed + 1)
-            return (after, _added(sums, marks)), None
+            return dataclasses.replace(after, held_lots=ring, passed=passed + 1), marks
 
-        def pass_window(walk: Walk, packed: tuple) -> tuple[Walk, Tally]:
-            none = Marks(**{name: jnp.zeros(market.live.shape, jnp.float32) for name in Marks.__dataclass_fields__})
-            (after, sums), _ = jax.lax.scan(pass_interval, (walk, none), packed)
-            return after, _tally(walk.money, after, sums)
-
-        return jax.lax.scan(pass_window, walk, (floats, ints, tick))
+        return pass_interval
 
     def _compiled(self, function: Callable, own: tuple, shared: tuple = (), donate: tuple[int, ...] = ()) -> Any:
         """`function` of records of all configurations and of shared arrays, split over the mesh, compiled."""
         in_specs = *map(_by_config, own), *jax.tree.map(lambda leaf: PartitionSpec(), shared)
         out_specs = _by_config(jax.eval_shape(function, *own, *shared))
+        self.trace_count = 0  # asking for its shape is not tracing it to compile
         split = jax.shard_map(function, mesh=self._mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
-        self.trace_count = 0
         return jax.jit(split, donate_argnums=donate).lower(*own, *shared).compile(compiler_options())
 
     def _put(self, value: Any) -> Any:

@@ -1,0 +1,162 @@
+"""The calibration: search a space on the first part of a tape, judge what it finds on the rest.
+
+    search     Sobol points, halving, evolution strategies (`mmjax.calibrate.search`), on training windows alone
+    finalists  the best and the most different of what it found, and the settings in force, over the whole tape
+    belief     walk-forward among the finalists: the interval of the one that training chose, on windows that had no
+               part in choosing it, and how much of what it showed luck explains (`mmjax.calibrate.belief`)
+
+Nothing of the test is looked at before the finalists are fixed.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from exec.lab.study import Progress, Rolled, Study, by_market_usd
+from mmjax.calibrate import belief, identify, score, search
+from mmjax.calibrate.belief import Belief, Split
+from mmjax.calibrate.identify import Effect
+from mmjax.calibrate.score import Scores
+from mmjax.calibrate.space import now
+from mmjax.errors import ConfigError
+
+FINALISTS = 48
+SETTINGS_IN_FORCE = 0  # row of the finalists
+
+
+@dataclasses.dataclass(frozen=True)
+class Effort:
+    """What a search may spend and how it is judged.
+
+    configs: as many whole training spans it may cost.  single: one objective, the utility, in place of a Pareto set.
+    folds, purge_s, train_frac: of the walk-forward.
+    """
+
+    configs: int = 512
+    single: bool = False
+    folds: int = 3
+    purge_s: float = 60.0
+    train_frac: float = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibrated:
+    """unit [k, D] of the finalists, the settings in force first, and what became of them over the whole tape.
+
+    found_by [k]: stage of the search that proposed each.  trained, tested: their scores on the training and the test
+    windows of the last split.  start_unit, start: the points the search began with, on its shortest span.
+    """
+
+    unit: np.ndarray
+    found_by: tuple[str, ...]
+    rolled: Rolled
+    trained: Scores
+    tested: Scores
+    belief: Belief
+    splits: tuple[Split, ...]
+    start_unit: np.ndarray
+    start: Rolled
+    effects: tuple[Effect, ...] | None
+    why_not: tuple[str, ...]
+    trials: int
+    unfit: int
+
+    @property
+    def choice(self) -> int:
+        """Row of the configuration that training chose."""
+        return self.belief.choice
+
+
+def plan(study: Study, effort: Effort) -> tuple[search.Plan, tuple[Split, ...]]:
+    """The search and the splits that this effort comes to.  Raises ConfigError when the tape is too short for them."""
+    windows, warm = study.sweep.windows, study.warmup_windows
+    purge = belief.purge_windows(effort.purge_s, study.window_s)
+    splits = belief.walk_forward(windows, effort.folds, purge, warm, effort.train_frac)
+    end = splits[0].train[1]
+    objectives = 1 if effort.single else 1 + len(score.OBJECTIVES)
+    return search.Plan(
+        axes=len(study.space),
+        end_window=end,
+        budget_config_windows=effort.configs * end,
+        warmup_windows=warm,
+        objectives=objectives,
+        seed=study.seed,
+    ), splits
+
+
+def calibrate(study: Study, effort: Effort, progress: Progress = lambda configs, steps: None) -> Calibrated:
+    """Searches and judges.  Interrupted, it goes on from the blocks that are on disk."""
+    told, splits = plan(study, effort)
+    space = study.space
+    known, _ = space.clipped(now(space, study.rig.params, study.rig.coins))
+    known_unit = space.encode(known[None])
+    hunt = search.Search(told, known_unit)
+    began: tuple[np.ndarray, Rolled] | None = None
+    stages: list[str] = []
+    while (batch := hunt.ask()) is not None:
+        rolled = study.score(space.decode(batch.unit), batch.first_window, batch.end_window, progress)
+        began = began or (batch.unit, rolled)
+        stages.append(batch.stage)
+        hunt.tell(_objectives(rolled.scores, effort))
+    unit, found_by = _finalists(hunt, known_unit, stages)
+    return _judged(study, unit, found_by, splits, began, hunt, progress)
+
+
+def _objectives(scores: Scores, effort: Effort) -> np.ndarray:
+    """[n, M], the utility first."""
+    leading = scores.utility_usd_per_h[:, None]
+    return leading if effort.single else np.concatenate([leading, score.objectives(scores)], axis=1)
+
+
+def _finalists(hunt: search.Search, known_unit: np.ndarray, stages: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The settings in force, then the best and the most different of what saw the whole training span."""
+    tried = hunt.tried()
+    rows = [int(row) for row in search.survivors(tried.scores, min(FINALISTS, len(tried.unit)))]
+    unit, found_by = [known_unit[0]], ["settings in force"]
+    for row in rows:
+        if np.isfinite(tried.scores[row]).all() and not any(np.array_equal(tried.unit[row], one) for one in unit):
+            unit.append(tried.unit[row])
+            found_by.append(stages[tried.batch[row]])
+    return np.array(unit), tuple(found_by)
+
+
+def _judged(
+    study: Study,
+    unit: np.ndarray,
+    found_by: tuple[str, ...],
+    splits: tuple[Split, ...],
+    began: tuple[np.ndarray, Rolled],
+    hunt: search.Search,
+    progress: Progress,
+) -> Calibrated:
+    tallies = [tally for _, tally in study.roll(study.space.decode(unit), progress=progress)]
+    tally = score.join(tallies)
+    usd = score.windowed_usd(tally)
+    sick = ~np.isfinite(usd).all(axis=0)
+    if sick.any():
+        usd = np.where(sick[None], -1e9, usd)
+    believed = belief.judge(usd, splits, study.window_s, study.seed, trials=hunt.trial_count)
+    train, test = splits[-1].train, splits[-1].test
+    start_unit, start = began
+    why_not, effects = [], None
+    try:
+        earned = start.usd.sum(axis=1, dtype=np.float64)[study.warmup_windows :]
+        effects = identify.effects(start_unit, study.space.names, earned, study.window_s, study.seed)
+    except ConfigError as failure:
+        why_not.append(f"which parameters matter: {failure}")
+    values = study.space.decode(unit)
+    return Calibrated(
+        unit=unit,
+        found_by=found_by,
+        rolled=Rolled(values, study.scored(tally, study.warmup_windows), by_market_usd(tally)),
+        trained=study.scored(tally, *train),
+        tested=study.scored(tally, *test),
+        belief=believed,
+        splits=splits,
+        start_unit=start_unit,
+        start=start,
+        effects=effects,
+        why_not=tuple(why_not),
+        trials=hunt.trial_count,
+        unfit=hunt.unfit_count,
+    )

@@ -1,0 +1,181 @@
+"""The study: configurations rolled over a tape, in a named folder that keeps every block that is finished.
+
+Two kinds share it: a sweep looks at a whole space (`exec.lab.sweeping`), a calibration searches it for the best
+(`exec.lab.calibrating`).  Blocks are numbered in the order in which they are asked for, which is the same every time,
+so a study that was interrupted goes on by name: blocks on disk are read instead of computed.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exec.lab.rig import Rig
+from exec.lab.store import Manifest, Store, code_stamp
+from mmjax.calibrate import score
+from mmjax.calibrate.score import Scores, Taste
+from mmjax.calibrate.space import Space, params
+from mmjax.calibrate.sweep import Accounts, Friction, Sizes, Sweep
+from mmjax.errors import ConfigError
+from mmjax.sim.tally import Tally, pnl_usd
+
+Progress = Callable[[int, int], None]  # configurations just finished, and market-intervals they took to compute
+Mine = Callable[[int], bool]  # whether a block is this process's to compute
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What else results depend on.  warmup_s: at the start of a span, that teach and are not scored."""
+
+    friction: Friction = Friction()
+    sizes: Sizes = Sizes()
+    accounts: Accounts = Accounts.SHARED
+    warmup_s: float = 300.0
+    risk_mult: float = 4.0
+
+    def document(self) -> dict[str, Any]:
+        """Plain data."""
+        said = dataclasses.asdict(self)
+        return said | {"accounts": str(self.accounts)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Rolled:
+    """Configurations over one span: values [n, D], scores, and usd [W, A, n], P&L of every window and market."""
+
+    values: np.ndarray
+    scores: Scores
+    usd: np.ndarray
+
+
+class Study:
+    """Rolls and remembers.  Raises ConfigError when the folder belongs to another study, or windows do not fit.
+
+    kind, seed and `about` (plain data) are part of what the folder belongs to.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        kind: str,
+        rig: Rig,
+        data_hash: str,
+        space: Space,
+        options: Options,
+        seed: int,
+        about: dict[str, Any] | None = None,
+        devices: Any = None,
+        tolerate: tuple[str, ...] = (),
+    ):
+        self.folder, self.rig, self.space, self.options, self.seed = folder, rig, space, options, seed
+        market = rig.market
+        self.sweep = Sweep(rig.tape, market, options.friction, options.sizes, options.accounts, devices=devices)
+        self.warmup_windows = round(options.warmup_s / options.sizes.window_s)
+        if self.warmup_windows + 2 > self.sweep.windows:
+            raise ConfigError(
+                f"warmup_s = {options.warmup_s:g}: leaves less than two of {self.sweep.windows} windows of "
+                f"{options.sizes.window_s:g} s: use a shorter warm-up, shorter windows or a longer tape"
+            )
+        capital_usd = options.friction.capital_usd * (1 if options.accounts is Accounts.SHARED else len(rig.coins))
+        self.taste = Taste(capital_usd, options.risk_mult)
+        self.accounts = tuple(range(len(rig.coins))) if options.accounts is Accounts.OWN else (0,) * len(rig.coins)
+        self.manifest = Manifest(
+            space=list(space.words),
+            tape=data_hash,
+            seed=seed,
+            code=code_stamp(),
+            options=options.document() | {"kind": kind, "coins": list(rig.coins), **(about or {})},
+        )
+        self.store = Store(folder, self.manifest, tolerate)
+        self._next_block = 0
+
+    @property
+    def window_s(self) -> float:
+        """Of a window."""
+        return self.options.sizes.window_s
+
+    def blocks(self, count: int) -> int:
+        """Blocks that so many configurations make."""
+        return -(-count // self.sweep.block)
+
+    def roll(
+        self,
+        values: np.ndarray,
+        first_window: int = 0,
+        end_window: int | None = None,
+        progress: Progress = lambda count, market_steps: None,
+        mine: Mine = lambda block: True,
+    ) -> Iterator[tuple[slice, Tally]]:
+        """Tallies [W, A, n'] of the rows of values [n, D], block after block, from disk where they are there.
+
+        Blocks that are not `mine` and not on disk are left out.
+        """
+        end_window = self.sweep.windows if end_window is None else end_window
+        for first in range(0, len(values), self.sweep.block):
+            rows = slice(first, min(first + self.sweep.block, len(values)))
+            block, self._next_block = self._next_block, self._next_block + 1
+            tally = self._stored(block, values[rows], first_window, end_window)
+            if tally is not None:
+                progress(rows.stop - rows.start, 0)
+            elif mine(block):
+                made = params(self.space, values[rows], self.rig.params, self.rig.coins)
+                (done,) = self.sweep.run(made, first_window, end_window)
+                tally = done.tally
+                span = np.array([first_window, end_window])
+                self.store.put(block, {"values": values[rows], "span": span, **arrays_of(tally)})
+                progress(done.count, done.market_steps)
+            if tally is not None:
+                yield rows, tally
+
+    def score(
+        self,
+        values: np.ndarray,
+        first_window: int = 0,
+        end_window: int | None = None,
+        progress: Progress = lambda count, market_steps: None,
+    ) -> Rolled:
+        """All of values [n, D], scored behind the warm-up of the span."""
+        parts, usd = [], []
+        for _, tally in self.roll(values, first_window, end_window, progress):
+            parts.append(self.scored(tally, self.warmup_windows))
+            usd.append(by_market_usd(tally))
+        return Rolled(values, joined(parts), np.concatenate(usd, axis=-1))
+
+    def scored(self, tally: Tally, first: int, end: int | None = None) -> Scores:
+        """Of windows first .. end - 1 of a tally."""
+        return score.score(tally, self.window_s, self.taste, first, end, accounts=self.accounts)
+
+    def _stored(self, block: int, values: np.ndarray, first_window: int, end_window: int) -> Tally | None:
+        arrays = self.store.get(block)
+        if arrays is None:
+            return None
+        span = arrays["span"].tolist()
+        if not np.array_equal(arrays["values"], values) or span != [first_window, end_window]:
+            raise ConfigError(
+                f"{self.folder.name}: block {block} holds other configurations than this study asks for; begin a new "
+                "one under another name"
+            )
+        return Tally(**{name: arrays[name] for name in Tally.__dataclass_fields__})
+
+
+def arrays_of(tally: Tally) -> dict[str, np.ndarray]:
+    """A tally's arrays by name, float32."""
+    return {name: np.asarray(getattr(tally, name), np.float32) for name in Tally.__dataclass_fields__}
+
+
+def by_market_usd(tally: Tally) -> np.ndarray:
+    """P&L of every window, market and configuration, [W, A, C] float32."""
+    return np.asarray(pnl_usd(tally), np.float32)
+
+
+def joined(parts: list[Scores]) -> Scores:
+    """Scores of the configurations of several, in their order."""
+    names = [field.name for field in dataclasses.fields(Scores)]
+    return Scores(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+
+def picked(scores: Scores, row: int) -> dict[str, float]:
+    """One configuration's numbers by name."""
+    return {field.name: getattr(scores, field.name)[row].item() for field in dataclasses.fields(Scores)}

@@ -1,0 +1,273 @@
+"""`mmjax backtest`: configurations traded event by event over recordings, and how far the fast tier was off.
+
+Part of the front door; `cli` lists the command.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mmjax.errors import ConfigError
+
+MOST_RANKED = 40  # configurations in the table for a person; the rest is in --json
+
+
+@dataclasses.dataclass
+class Backtest:
+    """What became of it: settings, and `exact.ExactResult` or `workers.Lost`, None where it was not reached, [C]."""
+
+    names: list[str]
+    settings: list[Any]
+    results: list[Any]
+    is_cut_short: bool = False
+
+    @property
+    def done(self) -> list[int]:
+        """Configurations with a result."""
+        return [index for index, result in enumerate(self.results) if hasattr(result, "tally")]
+
+
+def backtest(
+    source: Annotated[list[Path], typer.Argument(help="Recordings: a folder or files (parquet)")],
+    params: Annotated[list[Path] | None, typer.Option(help="TOML of one configuration, may be repeated")] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings in TOML that hold for all of them")] = None,
+    markets: Annotated[str | None, typer.Option(help="auto:N or names: BTC,ETH,SOL")] = None,
+    capital_usd: Annotated[float | None, typer.Option("--capital-usd", help="Of each configuration")] = None,
+    seconds: Annotated[float, typer.Option(help="How much of the recordings; 0: all")] = 0.0,
+    window_s: Annotated[float, typer.Option("--window-s", help="Results are kept by windows of this")] = 60.0,
+    latency_ms: Annotated[float, typer.Option("--latency-ms", help="Of every frame, one way")] = 20.0,
+    workers: Annotated[int, typer.Option(help="Processes at a time; 0: one per core")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Of the order ids")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout")] = False,
+) -> None:
+    """Trades configurations over recordings event by event, on the paper venue, and compares the fast tier."""
+    from exec.lab.exact import Terms
+    from mmjax import cli
+
+    said = {"markets": markets, "capital_usd": capital_usd, "seed": seed}
+    names, settings = _configurations(params or [], config, said)
+    folders = {"programs": cli.CACHE / "programs", "cache": cli.CACHE / "xla"}
+    terms = Terms(_one_source(source), seconds, window_s, latency_ms * 1e-3, **folders)
+    bar = _progress(len(settings)) if sys.stderr.isatty() and not as_json else None
+    run = trade(names, settings, terms, workers, bar)
+    document = told(run, terms, None)
+    print(json.dumps(document)) if as_json else _show(document)  # noqa: T201
+    if run.is_cut_short or len(run.done) < len(names):
+        raise typer.Exit(1)
+
+
+def trade(
+    names: Sequence[str], settings: Sequence[Any], terms: Any, workers: int = 0, progress: Any = None
+) -> Backtest:
+    """Every configuration at the exact tier; what fails is kept by its reason, Ctrl-C keeps what is done.
+
+    Raises ConfigError and TapeError before the first starts.
+    """
+    from exec.lab.exact import run_all
+    from exec.paper.tape_market import TapeMarket
+
+    terms.check()
+    for report in TapeMarket(terms.tape).reports:
+        if report.status != "used" or report.defects:
+            _warn(f"tape {report}")
+    run = Backtest(list(names), list(settings), [None] * len(names))
+    with progress or nullcontext() as shown:
+        try:
+            for index, result in run_all(settings, terms, workers):
+                run.results[index] = result
+                if shown is not None:
+                    rate = f"{len(run.done) / max(shown.tasks[0].elapsed, 1e-3) * 60:.1f} a minute"
+                    shown.update(0, advance=1, description=rate)
+        except KeyboardInterrupt:
+            run.is_cut_short = True
+    return run
+
+
+def told(run: Backtest, terms: Any, fast: Any) -> dict[str, Any]:
+    """The backtest as one JSON object; `fast`: a Tally [W, A, C] of the configurations that were done, or None.
+
+    configs: each with its results by market, or with why it has none.  comparison: fast against exact.
+    """
+    document: dict[str, Any] = {
+        "tape": [str(path) for path in ([terms.tape] if isinstance(terms.tape, Path) else terms.tape)],
+        "window_s": terms.window_s,
+        "latency_ms": terms.latency_s * 1e3,
+        "cut_short": run.is_cut_short,
+        "configs": [_told_one(name, result) for name, result in zip(run.names, run.results, strict=True)],
+        "comparison": None,
+    }
+    if fast is not None and run.done:
+        document["comparison"] = dataclasses.asdict(compared([run.results[index] for index in run.done], fast))
+    return document
+
+
+def compared(exact: Sequence[Any], fast: Any) -> Any:
+    """`compare.Comparison` of exact results [C] and a fast Tally [W, A, C] of the same configurations."""
+    from exec.lab.compare import compare
+    from mmjax.calibrate.score import join
+
+    first = exact[0]
+    together = join([result.tally for result in exact])
+    return compare(first.coins, together, fast, first.window_s, first.spread_bps)
+
+
+def _told_one(name: str, result: Any) -> dict[str, Any]:
+    if result is None:
+        return {"name": name, "failure": "not reached"}
+    if not hasattr(result, "tally"):
+        return {"name": name, "failure": result.reason}
+    total = by_market(result)
+    together = {key: sum(row[key] for row in total.values()) for key in next(iter(total.values()))}
+    return {
+        "name": name,
+        "seconds": float(result.window_s.sum()),
+        "wall_s": round(result.wall_s, 3),
+        "pnl_usd": together["pnl_usd"],
+        "drawdown_usd": float(result.tally.drawdown_usd.max()),
+        "money_error_usd": result.money_error_usd,
+        "liquidations": int(result.tally.liquidated_count[:, 0].sum()),
+        "together": together,
+        "by_market": total,
+        "trace_hash": result.summary["trace_hash"],
+    }
+
+
+def by_market(result: Any) -> dict[str, dict[str, float]]:
+    """What one configuration came to in each market: counts, usd; held_usd is the mean of |position|."""
+    from mmjax.sim.tally import PARTS, pnl_usd
+
+    tally, seconds = result.tally, float(result.window_s.sum())
+    sums = {
+        "fills": tally.fill_count,
+        "volume_usd": tally.fill_usd,
+        "crossed_usd": tally.crossed_usd,
+        "pnl_usd": pnl_usd(tally),
+        **{name: getattr(tally, name) for name in PARTS},
+        "held_usd": tally.held_usd_s / seconds,
+        "requests": tally.request_count,
+        "rejects": tally.reject_count,
+        "quoted_s": tally.quoted_s,
+    }
+    return {
+        coin: {name: float(leaf[:, row].sum()) for name, leaf in sums.items()} for row, coin in enumerate(result.coins)
+    }
+
+
+# --- words
+
+
+def _configurations(params: list[Path], config: Path | None, said: dict) -> tuple[list[str], list[Any]]:
+    """Names and settings of every configuration: one a params file, or the settings alone."""
+    from mmjax import config as configuration
+    from mmjax import model
+
+    tunables = model.tunables()
+    if not params:
+        return ["settings"], [configuration.load(config, tunables, **said)]
+    doubled = [path for path in params if params.count(path) > 1]
+    if doubled:
+        raise ConfigError(f"params {str(doubled[0])!r}: named more than once")
+    short = [path.name for path in params]
+    names = [path.name if short.count(path.name) == 1 else str(path) for path in params]
+    return names, [configuration.load(config, tunables, path, **said) for path in params]
+
+
+def _one_source(source: list[Path]) -> Any:
+    return source[0] if len(source) == 1 else tuple(source)
+
+
+# --- for a person
+
+
+def _warn(words: str) -> None:
+    print(f"mmjax: {words}", file=sys.stderr)  # noqa: T201
+
+
+def _progress(count: int) -> AbstractContextManager:
+    """A bar with rate and remaining time; its only task is 0."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("backtest"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    progress = Progress(*columns, console=Console(stderr=True), transient=True, speed_estimate_period=3600)
+    progress.add_task("", total=count)
+    return progress
+
+
+def _show(document: dict[str, Any]) -> None:
+    """Tables on stdout; never cut to the width of something that is not a terminal."""
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(_results_table(document["configs"]))
+    for one in document["configs"]:
+        if "failure" in one:
+            console.print(f"{one['name']}: no result: {one['failure']}", markup=False)
+    if document["comparison"] is not None:
+        console.print(_gaps_table(document["comparison"]))
+
+
+def _results_table(configs: list[dict[str, Any]]) -> Any:
+    from rich.table import Table
+
+    done = sorted((one for one in configs if "failure" not in one), key=lambda one: -one["pnl_usd"])
+    hidden = max(len(done) - MOST_RANKED, 0)
+    table = Table(title="Exact tier", caption=f"and {hidden} more, see --json" if hidden else None)
+    table.add_column("configuration")
+    table.add_column("market")
+    for name in ("fills", "volume $", "P&L $", "spread", "adverse", "inventory", "fees", "held $", "requests"):
+        table.add_column(name, justify="right")
+    for one in done[:MOST_RANKED]:
+        rows = dict(one["by_market"])
+        if len(rows) > 1:
+            rows["all"] = one["together"]
+        for place, (coin, row) in enumerate(rows.items()):
+            table.add_row(
+                "" if place else one["name"],
+                coin,
+                f"{row['fills']:,.0f}",
+                f"{row['volume_usd']:,.2f}",
+                f"{row['pnl_usd']:+,.4f}",
+                f"{row['spread_usd']:+,.4f}",
+                f"{row['adverse_usd']:+,.4f}",
+                f"{row['inventory_usd']:+,.4f}",
+                f"{-row['fee_usd']:+,.4f}",
+                f"{row['held_usd']:,.2f}",
+                f"{row['requests']:,.0f}",
+                end_section=place == len(rows) - 1,
+            )
+    return table
+
+
+def _gaps_table(comparison: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    left = f", {comparison['windows_left']} windows in one tier only" * (comparison["windows_left"] > 0)
+    title = f"Fast against exact: {comparison['configs']} configurations, {comparison['windows']} windows{left}"
+    table = Table(title=title, caption="fast / exact, difference; results in parts of the traded value's spread")
+    table.add_column("market")
+    markets = [*comparison["markets"], comparison["together"]]
+    for name in markets[0]["gaps"]:
+        table.add_column(name, justify="right")
+    table.add_column("rank", justify="right")
+    for market in markets:
+        cells = [f"{gap['fast']:,.2f} / {gap['exact']:,.2f} {_percent(gap['frac'])}" for gap in market["gaps"].values()]
+        table.add_row(market["name"], *cells, "-" if market["rank"] is None else f"{market['rank']:.3f}")
+    return table
+
+
+def _percent(frac: float | None) -> str:
+    return "" if frac is None else f"{frac:+.1%}"

@@ -1,0 +1,207 @@
+"""The sweep: any number of configurations over any span of a tape, in blocks that fit the processor and the memory.
+
+A block is as many configurations as a device computes at once; it passes over the span piece by piece, and the next
+block follows.  On a CPU a block that fits the second-level cache is fastest; a GPU wants thousands.
+
+    own       every market has an account of its own, with all the capital: markets cannot touch each other
+    shared    one account holds them all, as live: margin, request budget and pooled beliefs are theirs together
+
+How many configurations run together, and in how many pieces, changes no result by one bit.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmjax.errors import ConfigError
+from mmjax.schema import Market
+from mmjax.sim import account as money
+from mmjax.sim.policy import Policy, QuoteStep
+from mmjax.sim.rollout import Rollout, Terms, ticks
+from mmjax.sim.tally import Tally
+from mmjax.sim.tape import Tape
+
+CPU_BLOCK, OTHER_BLOCK = 256, 8192  # market-configurations at once on a device; measured on two cores, guess elsewhere
+
+
+class Accounts(enum.StrEnum):
+    """Who shares an account."""
+
+    OWN = "own"
+    SHARED = "shared"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """How a sweep is cut.
+
+    window_s: of a window, the grain of results and of what is handed to the devices at once.  levels: of a ladder.
+    block: market-configurations at once on a device, 0 = by the device.
+    """
+
+    window_s: float = 60.0
+    levels: int = 8
+    block: int = 0
+
+    def check(self, tape: Tape) -> None:
+        """Raises ConfigError for what is out of bounds, or does not fit the tape."""
+        grid_s = tape.grid_ns * 1e-9
+        if not grid_s <= self.window_s <= tape.seconds:
+            raise ConfigError(
+                f"window_s = {self.window_s:g}: must be at least the grid, {grid_s:g} s, and at most the tape, "
+                f"{tape.seconds:g} s"
+            )
+        if abs(self.window_s / grid_s - round(self.window_s / grid_s)) > 1e-6:
+            raise ConfigError(f"window_s = {self.window_s:g}: must be a multiple of the tape's grid, {grid_s:g} s")
+        for name, low, high in (("levels", 1, 32), ("block", 0, 2**20)):
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"{name} = {getattr(self, name)}: must be at least {low} and at most {high}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Friction:
+    """What stands between a decision and its result, the same for all configurations.
+
+    capital_usd: of an account.  order_ms, answer_ms: until a request reaches the venue, and until its answer is known
+    after that, rounded up to the grid; market data older than live by so much is to be added to the first.
+    queue_power: see `mmjax.sim.fills`.  taker_fee_bps, slip_bps: of a liquidation.
+    """
+
+    capital_usd: float = 10_000.0
+    order_ms: float = 200.0
+    answer_ms: float = 0.0
+    queue_power: float = 1.0
+    taker_fee_bps: float = 4.5
+    slip_bps: float = 10.0
+
+    def check(self) -> None:
+        """Raises ConfigError naming what is out of bounds."""
+        bounds = {
+            "capital_usd": (0.01, 1e9),
+            "order_ms": (0.001, 60_000.0),
+            "answer_ms": (0.0, 60_000.0),
+            "queue_power": (0.0, 16.0),
+            "taker_fee_bps": (0.0, 100.0),
+            "slip_bps": (0.0, 5000.0),
+        }
+        for name, (low, high) in bounds.items():
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"{name} = {getattr(self, name)!r}: must be at least {low:g} and at most {high:g}")
+
+    def terms(self, grid_ns: int, configs: int) -> Terms:
+        """Of so many accounts, leaves [C]."""
+
+        def steps(latency_ms: float) -> int:
+            return int(np.ceil(latency_ms * 1e6 / grid_ns - 1e-9))
+
+        def every(value: float, kind: type = np.float32) -> np.ndarray:
+            return np.full(configs, value, kind)
+
+        return Terms(
+            rules=money.Rules(
+                capital_usd=every(self.capital_usd),
+                taker_fee_bps=every(self.taker_fee_bps),
+                slip_bps=every(self.slip_bps),
+            ),
+            order_steps=every(max(1, steps(self.order_ms)), np.int32),
+            answer_steps=every(steps(self.answer_ms), np.int32),
+            queue_power=every(self.queue_power),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """A block that is finished: configurations first .. first + count - 1, and how many market-intervals it took."""
+
+    first: int
+    count: int
+    tally: Tally
+    market_steps: int
+
+
+class Sweep:
+    """Rolls configurations over a tape.  market: leaves [A].  Compiles once, at the first `run`.
+
+    Raises ConfigError for sizes and frictions that cannot be.
+    """
+
+    def __init__(
+        self,
+        tape: Tape,
+        market: Market,
+        friction: Friction,
+        sizes: Sizes = Sizes(),
+        accounts: Accounts = Accounts.SHARED,
+        policy: Policy | None = None,
+        devices: Sequence[Any] | None = None,
+    ):
+        sizes.check(tape)
+        friction.check()
+        self.tape, self.sizes, self.friction, self.accounts = tape, sizes, friction, accounts
+        self.devices = list(devices or jax.local_devices())
+        alone = accounts is Accounts.OWN
+        self._parts = [tape.only((coin,)) for coin in tape.coins] if alone and len(tape.coins) > 1 else [tape]
+        self._market = jax.tree.map(np.asarray, market)
+        self.window_steps = round(sizes.window_s * 1e9 / tape.grid_ns)
+        self.windows = len(tape) // self.window_steps
+        lanes = sizes.block or (CPU_BLOCK if self.devices[0].platform == "cpu" else OTHER_BLOCK)
+        self.block = max(1, lanes // len(self._parts[0].coins)) * len(self.devices)
+        self._rollout = Rollout(
+            policy or QuoteStep(), self._parts[0], sizes.levels, self.block, self.window_steps, self.devices
+        )
+
+    @property
+    def unused_s(self) -> float:
+        """What is left at the end of the tape, less than a window."""
+        return (len(self.tape) - self.windows * self.window_steps) * self.tape.grid_ns * 1e-9
+
+    def memory_bytes(self) -> int:
+        """What the compiled program needs, a window of the tape with it, over all devices; 0 before the first `run`."""
+        return self._rollout.memory_bytes()
+
+    def run(self, params: Any, first_window: int = 0, end_window: int | None = None) -> Iterator[Done]:
+        """Blocks as they are finished; params: leaves [A, n].  Tallies have windows first_window .. end_window - 1.
+
+        A span starts without memory, as a program does that has just been started.
+        """
+        end_window = self.windows if end_window is None else end_window
+        if not 0 <= first_window < end_window <= self.windows:
+            raise ConfigError(f"windows {first_window} to {end_window}: the tape has {self.windows}")
+        count = jax.tree.leaves(params)[0].shape[-1]
+        for first in range(0, count, self.block):
+            chosen = np.minimum(np.arange(first, first + self.block), count - 1)
+            block = jax.tree.map(lambda leaf, chosen=chosen: np.asarray(leaf)[..., chosen], params)
+            tallies = [self._pass(part, rows, block, first_window, end_window) for rows, part in self._rows()]
+            joined = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *tallies)
+            kept = min(self.block, count - first)
+            steps = (end_window - first_window) * self.window_steps
+            yield Done(first, kept, _first(joined, kept), kept * steps * len(self.tape.coins))
+
+    def _rows(self) -> Iterator[tuple[slice, Tape]]:
+        """Markets of each account, and their tape."""
+        if len(self._parts) == 1:
+            yield slice(None), self._parts[0]
+        else:
+            for row, part in enumerate(self._parts):
+                yield slice(row, row + 1), part
+
+    def _pass(self, part: Tape, rows: slice, params: Any, first_window: int, end_window: int) -> Tally:
+        """A block over a span of one account's markets, numpy [W, A, C]."""
+        mine = jax.tree.map(lambda leaf: leaf[..., rows, :], params)
+        market = jax.tree.map(lambda leaf: leaf[rows], self._market)
+        walk = self._rollout.start(mine, market, self.friction.terms(part.grid_ns, self.block))
+        tallies: list[Tally] = []
+        for window in range(first_window, end_window):
+            first, end = window * self.window_steps, (window + 1) * self.window_steps
+            walk, tally = self._rollout.run(walk, part.floats[first:end], part.ints[first:end], ticks(part, first, end))
+            tallies.append(tally)
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *jax.device_get(tallies))
+
+
+def _first(tally: Tally, configs: int) -> Tally:
+    """What is behind them repeats the last one, to fill the block."""
+    return jax.tree.map(lambda leaf: leaf[..., :configs], tally)

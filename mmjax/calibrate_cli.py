@@ -1,0 +1,391 @@
+"""`mmjax sweep` and `mmjax calibrate`: thousands of configurations over a tape, and what may be believed of them.
+
+Part of the front door; `cli` lists the commands.
+"""
+
+import contextlib
+import dataclasses
+import json
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mmjax.errors import ConfigError
+
+STUDIES = Path("studies")
+MOST_SHOWN = 12  # rows of a table for a person
+
+TapeFolder = Annotated[Path, typer.Argument(help="What mmjax tape build made")]
+Name = Annotated[str, typer.Option(help="Folder of the results, below studies/ if it is a bare name; resumes")]
+Vary = Annotated[
+    list[str] | None, typer.Option(help="NAME or NAME=LOW:HIGH[:log], may be repeated; in place of the usual space")
+]
+SpaceFile = Annotated[Path | None, typer.Option("--space", help="TOML with [space]")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings in TOML that hold for all")]
+Markets = Annotated[str | None, typer.Option(help="auto:N or names, of those on the tape")]
+Capital = Annotated[float | None, typer.Option("--capital-usd", help="Of an account")]
+Per = Annotated[str, typer.Option(help="Parameters are: shared by all markets, or one for each market or group")]
+AccountsOf = Annotated[str, typer.Option(help="shared: one account, as live; own: one for each market")]
+WindowS = Annotated[float, typer.Option("--window-s", help="Results are kept by windows of this")]
+WarmupS = Annotated[float, typer.Option("--warmup-s", help="At the start, that teaches and is not scored")]
+OrderMs = Annotated[float, typer.Option("--order-ms", help="From a decision to the venue, market data's age with it")]
+AnswerMs = Annotated[float, typer.Option("--answer-ms", help="From there until the answer is known")]
+Queue = Annotated[float, typer.Option(help="Queue model: 0 risk averse, n cancels in front ahead^n/(ahead^n+back^n)")]
+Levels = Annotated[int, typer.Option(help="Of a ladder, a side")]
+Seed = Annotated[int, typer.Option(help="Of the points and of the resampling")]
+MemoryMb = Annotated[float, typer.Option("--memory-mb", help="For the whole program; 0: no limit")]
+Devices = Annotated[int, typer.Option(help="Cores or GPUs to use; 0: all")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout")]
+
+
+def sweep(
+    tape: TapeFolder,
+    name: Name,
+    configs: Annotated[int, typer.Option(help="How many")] = 1024,
+    vary: Vary = None,
+    space: SpaceFile = None,
+    config: ConfigFile = None,
+    markets: Markets = None,
+    capital_usd: Capital = None,
+    per: Per = "all",
+    accounts: AccountsOf = "shared",
+    window_s: WindowS = 60.0,
+    warmup_s: WarmupS = 300.0,
+    order_ms: OrderMs = 200.0,
+    answer_ms: AnswerMs = 0.0,
+    queue: Queue = 1.0,
+    levels: Levels = 8,
+    seed: Seed = 1,
+    memory_mb: MemoryMb = 0.0,
+    devices: Devices = 0,
+    as_json: Json = False,
+) -> None:
+    """Rolls a whole space of configurations over a tape: which are best, which parameters matter, what is luck."""
+    from exec.lab import sweeping
+
+    asked = {key: value for key, value in locals().items() if key in Asked.__dataclass_fields__}
+    study, planned_mb = opened("sweep", Asked(**asked), {"configs": configs})
+    with shown(configs, len(study.rig.coins), as_json) as progress:
+        swept = sweeping.sweep(study, configs, progress)
+    document = progress.figures(planned_mb) | told_sweep(study, swept)
+    print(json.dumps(document)) if as_json else _show(document)  # noqa: T201
+
+
+def calibrate(
+    tape: TapeFolder,
+    name: Name,
+    configs: Annotated[int, typer.Option(help="What the search may cost, in whole training spans")] = 512,
+    out: Annotated[Path | None, typer.Option(help="Params file to write; default: params.toml in the folder")] = None,
+    single: Annotated[bool, typer.Option("--single", help="One objective, the utility; no Pareto set")] = False,
+    vary: Vary = None,
+    space: SpaceFile = None,
+    config: ConfigFile = None,
+    markets: Markets = None,
+    capital_usd: Capital = None,
+    per: Per = "all",
+    accounts: AccountsOf = "shared",
+    window_s: WindowS = 60.0,
+    warmup_s: WarmupS = 300.0,
+    order_ms: OrderMs = 200.0,
+    answer_ms: AnswerMs = 0.0,
+    queue: Queue = 1.0,
+    levels: Levels = 8,
+    folds: Annotated[int, typer.Option(help="Pieces that the test is cut into")] = 3,
+    train_frac: Annotated[float, typer.Option("--train-frac", help="Share of the tape to search on")] = 0.5,
+    seed: Seed = 1,
+    memory_mb: MemoryMb = 0.0,
+    devices: Devices = 0,
+    as_json: Json = False,
+) -> None:
+    """Searches a space on the first part of a tape, judges the best on the rest, and writes a params file."""
+    from exec.lab import calibrating
+
+    asked = {key: value for key, value in locals().items() if key in Asked.__dataclass_fields__}
+    effort = calibrating.Effort(configs, single, folds, train_frac=train_frac)
+    study, planned_mb = opened("calibration", Asked(**asked), dataclasses.asdict(effort))
+    calibrating.plan(study, effort)
+    with shown(0, len(study.rig.coins), as_json) as progress:
+        found = calibrating.calibrate(study, effort, progress)
+    path = out or study.folder / "params.toml"
+    _write_params(path, study, found)
+    document = progress.figures(planned_mb) | told_calibration(study, found) | {"params": str(path)}
+    print(json.dumps(document)) if as_json else _show(document)  # noqa: T201
+
+
+# --- what was asked for, as a study
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """Options that both commands have, as typed."""
+
+    tape: Path
+    name: str
+    vary: list[str] | None
+    space: Path | None
+    config: Path | None
+    markets: str | None
+    capital_usd: float | None
+    per: str
+    accounts: str
+    window_s: float
+    warmup_s: float
+    order_ms: float
+    answer_ms: float
+    queue: float
+    levels: int
+    seed: int
+    memory_mb: float
+    devices: int
+
+
+def opened(kind: str, asked: Asked, about: dict[str, Any]) -> tuple[Any, float]:
+    """The study, and the MB that it is planned to take.  Raises ConfigError and TapeError before anything is made."""
+    from exec.lab import memory, tape_file
+    from exec.lab.rig import rig
+    from exec.lab.study import Options, Study
+    from exec.machine import prepare_rollouts
+    from mmjax import cli, config, model
+    from mmjax.calibrate.sweep import Accounts, Friction, Sizes
+
+    loaded = tape_file.load(asked.tape)
+    data_hash = tape_file.read_manifest(asked.tape).data_hash
+    said = {"markets": asked.markets or f"auto:{len(loaded.coins)}", "capital_usd": asked.capital_usd}
+    settings = config.load(asked.config, model.tunables(), **said)
+    rigged = rig(loaded, settings, asked.levels)
+    accounts = _chosen("accounts", asked.accounts, [str(one) for one in Accounts])
+    friction = Friction(settings.run.capital_usd, asked.order_ms, asked.answer_ms, asked.queue)
+    friction.check()
+    sizes = Sizes(asked.window_s, asked.levels)
+    sizes.check(rigged.tape)
+    varied = _space(asked, rigged)
+    cores = prepare_rollouts(asked.devices)
+    cli.cached_compiles()
+    sizes, planned_mb = memory.planned(
+        sizes,
+        rigged.tape,
+        Accounts(accounts),
+        len(cores),
+        cores[0].platform,
+        asked.memory_mb,
+        memory.in_use_mb(),
+    )
+    options = Options(friction, sizes, Accounts(accounts), asked.warmup_s)
+    folder = Path(asked.name) if "/" in asked.name else STUDIES / asked.name
+    study = Study(folder, kind, rigged, data_hash, varied, options, asked.seed, about, cores)
+    return study, planned_mb
+
+
+def _space(asked: Asked, rigged: Any) -> Any:
+    """What is varied."""
+    import tomllib
+
+    from mmjax.calibrate import space
+
+    if asked.space is not None and asked.vary:
+        raise ConfigError("space and vary: one of the two")
+    if asked.space is not None:
+        try:
+            document = tomllib.loads(asked.space.read_text(encoding="utf-8"))
+        except OSError as failure:
+            raise ConfigError(f"space file {str(asked.space)!r}: {failure.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
+            raise ConfigError(f"space file {str(asked.space)!r} is not valid TOML: {failure}") from None
+        varied = space.from_document(document)
+    else:
+        varied = space.from_words(asked.vary) if asked.vary else space.usual()
+    per = _chosen("per", asked.per, ["all", "market", "group"])
+    if per == "market":
+        return space.split(varied, [(coin,) for coin in rigged.coins])
+    if per == "group":
+        groups = [int(group) for group in rigged.market.group]
+        members = [
+            tuple(coin for coin, own in zip(rigged.coins, groups, strict=True) if own == group)
+            for group in sorted(set(groups))
+        ]
+        return space.split(varied, members)
+    return varied
+
+
+def _chosen(field: str, value: str, known: list[str]) -> str:
+    if value not in known:
+        raise ConfigError(f"{field} = {value!r}: use {' or '.join(known)}")
+    return value
+
+
+# --- progress
+
+
+class Shown:
+    """A bar with rate and remaining time on a terminal; counts what was computed either way."""
+
+    def __init__(self, bar: Any, markets: int):
+        self._bar, self._markets = bar, markets
+        self._began = time.perf_counter()
+        self.configs = self.market_steps = self.from_disk = 0
+        self.first_s = 0.0
+
+    def __call__(self, configs: int, market_steps: int) -> None:
+        """A block is finished."""
+        self.configs += configs
+        self.from_disk += configs if not market_steps else 0
+        self.market_steps += market_steps
+        self.first_s = self.first_s or self._elapsed_s
+        if self._bar is not None:
+            rate = self.market_steps / max(self._elapsed_s, 1e-9) / 1e6
+            self._bar.update(0, advance=configs, description=f"{rate:.2f} M config-market-steps/s")
+
+    def figures(self, planned_mb: float) -> dict[str, Any]:
+        """What it took."""
+        seconds = self._elapsed_s
+        peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
+        return {
+            "seconds": round(seconds, 3),
+            "first_result_s": round(self.first_s, 3),
+            "configs_from_disk": self.from_disk,
+            "config_market_steps": self.market_steps,
+            "config_market_steps_per_s": round(self.market_steps / max(seconds, 1e-9)),
+            "planned_mb": round(planned_mb),
+            "peak_mb": peak_kb // 1000,
+        }
+
+    @property
+    def _elapsed_s(self) -> float:
+        return time.perf_counter() - self._began
+
+
+@contextlib.contextmanager
+def shown(configs: int, markets: int, as_json: bool) -> Iterator[Shown]:
+    """Progress on stderr where a person looks; Ctrl-C says what is kept."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    if as_json or not sys.stderr.isatty():
+        yield Shown(None, markets)
+        return
+    columns = (
+        BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), TimeRemainingColumn()
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True, speed_estimate_period=600) as bar:
+        bar.add_task("compiling, half a minute", total=configs or None)
+        yield Shown(bar, markets)
+
+
+# --- what is told
+
+
+def told_sweep(study: Any, swept: Any) -> dict[str, Any]:
+    """A sweep as one JSON object."""
+    from exec.lab.study import picked
+
+    values = swept.rolled.values
+    rows = [int(row) for row in swept.order[:MOST_SHOWN]]
+    return told_study(study) | {
+        "configs": len(values),
+        "sick": int(swept.rolled.scores.sick.sum()),
+        "settings": _told_config(study, values[0], picked(swept.rolled.scores, 0)),
+        "best": [_told_config(study, values[row], picked(swept.rolled.scores, row)) for row in rows],
+        "pareto_count": len(swept.front),
+        "effects": _told_effects(swept.effects),
+        "belief": _told_belief(swept.belief),
+        "unknown": list(swept.why_not),
+    }
+
+
+def told_calibration(study: Any, found: Any) -> dict[str, Any]:
+    """A calibration as one JSON object."""
+    from exec.lab.study import picked
+
+    def one(row: int) -> dict[str, Any]:
+        return _told_config(study, found.rolled.values[row], picked(found.rolled.scores, row)) | {
+            "found_by": found.found_by[row],
+            "train_usd_per_h": float(found.trained.pnl_usd_per_h[row]),
+            "test_usd_per_h": float(found.tested.pnl_usd_per_h[row]),
+        }
+
+    return told_study(study) | {
+        "trials": found.trials,
+        "unfit": found.unfit,
+        "chosen": one(found.choice),
+        "settings": one(0),
+        "finalists": [one(row) for row in range(len(found.unit))],
+        "effects": _told_effects(found.effects),
+        "belief": _told_belief(found.belief),
+        "unknown": list(found.why_not),
+    }
+
+
+def told_study(study: Any) -> dict[str, Any]:
+    """What a study was about."""
+    return {
+        "study": str(study.folder),
+        "tape": study.manifest.tape,
+        "markets": list(study.rig.coins),
+        "windows": study.sweep.windows,
+        "window_s": study.window_s,
+        "warmup_windows": study.warmup_windows,
+        "unused_s": round(study.sweep.unused_s, 3),
+        "space": list(study.space.words),
+        "set_aside": study.store.set_aside,
+    }
+
+
+def _told_config(study: Any, values: Any, scores: dict[str, float]) -> dict[str, Any]:
+    return {"params": dict(zip(study.space.names, [float(value) for value in values], strict=True)), "scores": scores}
+
+
+def _told_effects(effects: Any) -> Any:
+    if effects is None:
+        return None
+    return [
+        {
+            "name": effect.name,
+            "range_usd_per_h": effect.range_usd_per_h,
+            "share": effect.share,
+            "prob": effect.prob,
+            "is_identified": bool(effect.is_identified),
+        }
+        for effect in effects
+    ]
+
+
+def _told_belief(belief: Any) -> Any:
+    return None if belief is None else dataclasses.asdict(belief)
+
+
+def _write_params(path: Path, study: Any, found: Any) -> None:
+    from exec.lab import promote
+    from mmjax.calibrate import space
+
+    origin = promote.provenance(
+        found.belief,
+        sweep=study.folder.name,
+        tape=", ".join(study.rig.tape.sources),
+        data_hash=study.manifest.tape,
+        code=study.manifest.code,
+        seed=study.seed,
+        markets=study.rig.coins,
+        found_by=found.found_by[found.choice],
+    )
+    promote.write(path, space.toml(study.space, found.rolled.values[found.choice]), origin)
+
+
+def _show(document: dict[str, Any]) -> None:
+    from exec.lab.study_screen import render
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    for part in render(document):
+        console.print(part)
