@@ -6,10 +6,11 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
   >/dev/null 2>&1 && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+RIVAL := .venv-rival
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes --only-binary=:all: --no-deps
 ARGS ?=
 
-.PHONY: setup paper venue test test-long lint bench docs lock clean
+.PHONY: setup paper venue test test-long lint bench docs rival lock clean
 .SILENT:
 
 setup: $(VENV)/.ready
@@ -52,6 +53,15 @@ lint: $(VENV)/.ready-test
 bench: setup
 	for name in step_latency device_parity frame_to_wire fast_clock startup venue; do $(BIN)/python -m benchmarks.$$name --json; done
 
+# hftbacktest, to compare with, in an environment of its own; then `python -m benchmarks.rival SRC`.
+rival: $(RIVAL)/.ready
+
+$(RIVAL)/.ready: requirements-rival.lock
+	test -n "$(PYTHON)" || { echo "mmjax needs Python 3.11, 3.12 or 3.13 with venv: install one, or set PYTHON=/path/to/python" >&2; exit 2; }
+	start=$$(date +%s); echo "setup: creating $(RIVAL) and installing locked wheels" >&2; \
+	$(PYTHON) -m venv $(RIVAL) && $(subst $(BIN)/,$(RIVAL)/bin/,$(PIP)) -r requirements-rival.lock && \
+	touch $@ && echo "setup: done in $$(($$(date +%s) - start)) s" >&2
+
 docs: $(VENV)/.ready-docs
 	$(BIN)/python -m benchmarks.market_realism --draw $(ARGS)
 
@@ -63,6 +73,8 @@ lock: $(VENV)/.python
 	  --no-emit-find-links --no-annotate --no-header --output-file=requirements-test.lock requirements-test.in
 	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host \
 	  --no-emit-find-links --no-annotate --no-header --output-file=requirements-docs.lock requirements-docs.in
+	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host \
+	  --no-emit-find-links --no-annotate --no-header --output-file=requirements-rival.lock requirements-rival.in
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(RIVAL)

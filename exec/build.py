@@ -113,10 +113,10 @@ def compiled_step(
 ) -> CompiledStep:
     """The step of these markets, compiled, or as `programs` keeps it."""
     dims = dims_of(len(chosen))
-    return CompiledStep(dims, _params(dims, chosen, settings), _market(dims, chosen, maker_fee_bps), programs)
+    return CompiledStep(dims, params_of(dims, chosen, settings), market_of(dims, chosen, maker_fee_bps), programs)
 
 
-def _params(dims: Dims, chosen: list[Chosen], settings: Settings) -> Params:
+def params_of(dims: Dims, chosen: list[Chosen], settings: Settings) -> Params:
     """Profile, then [params.*], then [market.*]; every row its own."""
     params = model.batched_params(dims.markets)
     for row, market in enumerate(chosen):
@@ -141,7 +141,8 @@ def _params(dims: Dims, chosen: list[Chosen], settings: Settings) -> Params:
     return params
 
 
-def _market(dims: Dims, chosen: list[Chosen], maker_fee_bps: float) -> Market:
+def market_of(dims: Dims, chosen: list[Chosen], maker_fee_bps: float) -> Market:
+    """Venue facts and limits of these markets, leaves [A, ...]; rows behind them are padding."""
     market = broadcast(schema.empty_market(dims), dims.markets)
     groups = groups_of([item.spec for item in chosen])
     for row, item in enumerate(chosen):

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -89,6 +89,22 @@ class Turn(NamedTuple):
     info: Info
 
 
+class Listener(Protocol):
+    """Hears what the loop hears of the markets, as it comes; must return at once."""
+
+    def on_market(self, event: Any, recv_ns: int) -> None:
+        """An event of the markets."""
+
+    def on_lead(self, event: Any, recv_ns: int) -> None:
+        """An event of the lead venue."""
+
+    def on_market_state(self, connected: bool, now_ns: int) -> None:
+        """The markets' connection opened or was lost."""
+
+    def on_lead_state(self, connected: bool, now_ns: int) -> None:
+        """The lead venue's did."""
+
+
 class Loop:
     """One account quoting `specs` with a compiled step.  Counters and parts are public for screen and summary."""
 
@@ -124,6 +140,7 @@ class Loop:
         self.info: Info | None = None
         self.turn: Turn | None = None
         self.watchers: list[Callable[[Turn], None]] = []  # told of every step once its orders are on their way
+        self.listeners: list[Listener] = []  # told of every market event once the loop has taken it
         self.step_time = Samples()
         self.steps = 0
         self.guard_refused = 0
@@ -195,7 +212,7 @@ class Loop:
     def _links(self) -> list[tuple[str, Any]]:
         clock, rng, (market, account) = self.clock, self._rng, self._dials
         return [
-            ("market", pump(self._market_session, market, self._on_market, clock, rng, self.tape.set_connected)),
+            ("market", pump(self._market_session, market, self._on_market, clock, rng, self._on_market_state)),
             ("account", pump(self._account_session, account, self._on_account, clock, rng, self.account.on_state)),
             ("posts", self.client.run()),
         ]
@@ -204,9 +221,7 @@ class Loop:
         """The lead venue's pump: its end is noted and its age grows, but quoting goes on without it."""
         if self._lead_dial is None or not self.lead.symbols:
             return []
-        work = pump(
-            self.lead_session, self._lead_dial, self._on_lead, self.clock, self._rng_lead, self.lead.set_connected
-        )
+        work = pump(self.lead_session, self._lead_dial, self._on_lead, self.clock, self._rng_lead, self._on_lead_state)
         task = asyncio.create_task(work, name="lead")
         task.add_done_callback(self._lead_ended)
         return [task]
@@ -266,13 +281,27 @@ class Loop:
             self._note(event)
         self.tape.on_event(event, recv_ns)
         self.account.on_market(event)
+        for listener in self.listeners:
+            listener.on_market(event, recv_ns)
         self._news.set()
+
+    def _on_market_state(self, connected: bool) -> None:
+        self.tape.set_connected(connected)
+        for listener in self.listeners:
+            listener.on_market_state(connected, self.clock.now_ns())
 
     def _on_lead(self, event: Any, recv_ns: int) -> None:
         if isinstance(event, events.Malformed | events.Refused):
             self._note(event)
         self.lead.on_event(event, recv_ns)
+        for listener in self.listeners:
+            listener.on_lead(event, recv_ns)
         self._news.set()
+
+    def _on_lead_state(self, connected: bool) -> None:
+        self.lead.set_connected(connected)
+        for listener in self.listeners:
+            listener.on_lead_state(connected, self.clock.now_ns())
 
     def _on_account(self, event: Any, recv_ns: int) -> None:
         if isinstance(event, events.Refused | events.VenueError):

@@ -35,6 +35,7 @@ class Header:
     """The account now; latencies in microseconds, budget in requests, their price in bps x usd (0: plentiful).
 
     pnl_usd: of this run.  day_pnl_usd: since 00:00 UTC.  lead: the second venue's feed in words, empty without one.
+    shadow: what other configurations would have earned, in words, empty without a shadow.
     """
 
     venue: str
@@ -54,6 +55,7 @@ class Header:
     frame_to_wire_us_p99: float
     lead: str
     notice: str
+    shadow: str = ""
 
 
 ZONE_STYLE = {"Green": "green", "Yellow": "yellow", "Red": "red", "Kill": "bold red"}
@@ -62,7 +64,7 @@ REGIME_STYLE = {"Low": "dim", "High": "yellow", "Extreme": "bold red"}
 
 def render(header: Header, rows: Sequence[MarketRow], height: int = 0) -> RenderableType:
     """The whole screen; `height` > 0 keeps what fits, markets with a position or a problem first."""
-    shown = _fit(rows, height - 6) if height else list(rows)
+    shown = _fit(rows, height - 6 - bool(header.shadow)) if height else list(rows)
     parts: list[RenderableType] = [_header(header), _table(shown)]
     if len(shown) < len(rows):
         parts.append(
@@ -95,6 +97,8 @@ def _header(header: Header) -> Text:
     text.append(f" p99 {header.frame_to_wire_us_p99:,.0f} us")
     if header.lead:
         text.append(f"  {header.lead}")
+    if header.shadow:
+        text.append(f"\n{header.shadow}")
     return text
 
 

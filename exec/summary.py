@@ -105,8 +105,8 @@ def text(run: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def header(loop: Loop, venue: str) -> Header:
-    """The account now."""
+def header(loop: Loop, venue: str, shadow: str = "") -> Header:
+    """The account now; shadow: its words, where there is one."""
     account = loop.account
     marks = loop.mark_px
     pnl_usd = float(loop.ledger.total_huusd(marks).sum()) / 2e6
@@ -129,6 +129,7 @@ def header(loop: Loop, venue: str) -> Header:
         frame_to_wire_us_p99=loop.trace.frame_to_wire.us(99),
         lead=_lead(loop),
         notice=loop.notice,
+        shadow=shadow,
     )
 
 

@@ -56,7 +56,7 @@ def backtest(
     terms = Terms(_one_source(source), seconds, window_s, latency_ms * 1e-3, **folders)
     bar = _progress(len(settings)) if sys.stderr.isatty() and not as_json else None
     run = trade(names, settings, terms, workers, bar)
-    document = told(run, terms, None)
+    document = told(run, terms)
     print(json.dumps(document)) if as_json else _show(document)  # noqa: T201
     if run.is_cut_short or len(run.done) < len(names):
         raise typer.Exit(1)
@@ -89,8 +89,8 @@ def trade(
     return run
 
 
-def told(run: Backtest, terms: Any, fast: Any) -> dict[str, Any]:
-    """The backtest as one JSON object; `fast`: a Tally [W, A, C] of the configurations that were done, or None.
+def told(run: Backtest, terms: Any, fast: Any = None, fast_coins: Sequence[str] = ()) -> dict[str, Any]:
+    """The backtest as one JSON object; `fast`: a Tally [W, A, C] of `fast_coins` [A] and `run.done` [C], or None.
 
     configs: each with its results by market, or with why it has none.  comparison: fast against exact.
     """
@@ -103,18 +103,29 @@ def told(run: Backtest, terms: Any, fast: Any) -> dict[str, Any]:
         "comparison": None,
     }
     if fast is not None and run.done:
-        document["comparison"] = dataclasses.asdict(compared([run.results[index] for index in run.done], fast))
+        exact = [run.results[index] for index in run.done]
+        document["comparison"] = dataclasses.asdict(compared(exact, fast, fast_coins))
     return document
 
 
-def compared(exact: Sequence[Any], fast: Any) -> Any:
-    """`compare.Comparison` of exact results [C] and a fast Tally [W, A, C] of the same configurations."""
+def compared(exact: Sequence[Any], fast: Any, fast_coins: Sequence[str]) -> Any:
+    """`compare.Comparison` of exact results [C] and a fast Tally [W, A, C] of `fast_coins`, in any order.
+
+    Raises ConfigError when the fast tier lacks a market.
+    """
+    import numpy as np
+
     from exec.lab.compare import compare
     from mmjax.calibrate.score import join
 
     first = exact[0]
+    missing = [coin for coin in first.coins if coin not in fast_coins]
+    if missing:
+        raise ConfigError(f"market {missing[0]!r}: the fast tier was run without it; it had {', '.join(fast_coins)}")
+    rows = [list(fast_coins).index(coin) for coin in first.coins]
+    ordered = type(fast)(**{name: np.asarray(getattr(fast, name))[:, rows] for name in fast.__dataclass_fields__})
     together = join([result.tally for result in exact])
-    return compare(first.coins, together, fast, first.window_s, first.spread_bps)
+    return compare(first.coins, together, ordered, first.window_s, first.spread_bps)
 
 
 def _told_one(name: str, result: Any) -> dict[str, Any]:

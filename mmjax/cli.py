@@ -69,6 +69,7 @@ def paper(
     lead_cut: LeadCut = None,
     record: Record = None,
     state: StateFolder = None,
+    shadow: Annotated[Path | None, typer.Option(help="Study or file of configurations to run beside it")] = None,
     config: ConfigFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout at the end")] = False,
     headless: Annotated[bool, typer.Option("--headless", help="No live table")] = False,
@@ -78,7 +79,8 @@ def paper(
     show = sys.stderr.isatty() and not (as_json or headless)
     _log_to_stderr()
     lead = {"lead_markets": lead_markets, "lead_ms": lead_ms, "lead_cut": lead_cut}
-    kept = {"record": record and str(record), "state": state and str(state)}
+    beside = {"record": record, "state": state, "shadow": shadow}
+    kept = {name: path and str(path) for name, path in beside.items()}
     settings = _load(config, markets=markets, capital_usd=capital_usd, seconds=seconds, seed=seed, **lead, **kept)
     _prepare_jax()
     with _workplace(journal) as folder:
@@ -89,6 +91,10 @@ def paper(
     from exec.summary import text
 
     _out(json.dumps(run) if as_json else text(run))
+    if "shadow" in run and not as_json:
+        from exec.lab.shadow import words
+
+        _out(words(run["shadow"]))
 
 
 @app.command()
@@ -202,6 +208,23 @@ def explain(
         _out(json.dumps(msgspec.to_builtins(found if market is None else found[0])))
     else:
         _show(explain_screen.overview(found, where) if market is None else explain_screen.render(found[0], where))
+
+
+@app.command()
+def record(
+    out: Annotated[Path, typer.Option(help="Folder: a day each, a file a market")],
+    url: Annotated[str, typer.Option(help="Websocket of a venue on this machine")] = "ws://127.0.0.1:3001/ws",
+    markets: Annotated[str, typer.Option(help="How many of the most traded, auto:N, or names")] = "auto:32",
+    seconds: Annotated[float, typer.Option(help="Stop after so many seconds; 0: at Ctrl-C")] = 0.0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object at the end")] = False,
+) -> None:
+    """Records a venue's frames as they come, for mmjax tape build."""
+    from mmjax import record_cli
+
+    _log_to_stderr()
+    show = sys.stderr.isatty() and not as_json
+    setup = record_cli.Setup(out, url, markets, seconds, as_json, show)
+    asyncio.run(record_cli.run(setup, _out, _stops_on_signals))
 
 
 app.command()(calibrate_cli.sweep)
@@ -408,23 +431,25 @@ async def _trade(
     gc.freeze()  # what compiling left behind is never garbage; walking it would cost tens of milliseconds at a time
     with _stops_on_signals(stop):
         started_ns, wall_ns = clock.now_ns(), time.perf_counter_ns()
-        watching = [asyncio.create_task(_watch(loop, name, every_s), name="screen")] if show else []
-        try:
-            async with _company(settings, loop, name):
+        async with _company(settings, loop, name) as shadow:
+            watching = [asyncio.create_task(_watch(loop, name, every_s, shadow), name="screen")] if show else []
+            try:
                 await loop.run(stop, seconds)
-        finally:
-            for watch in watching:
-                watch.cancel()
-            await asyncio.gather(*watching, return_exceptions=True)
+            finally:
+                for watch in watching:
+                    watch.cancel()
+                await asyncio.gather(*watching, return_exceptions=True)
     lasted_s = (clock.now_ns() - started_ns) / 1e9
     run = summary(loop, lasted_s, settings.run.seed, loop.step.trace_count - traces, first_quote.after_s())
+    run |= {"shadow": shadow.report()} if shadow is not None else {}
     peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
     return run | {"wall_seconds": round((time.perf_counter_ns() - wall_ns) / 1e9, 3), "peak_mb": peak_kb // 1024}
 
 
 @contextlib.asynccontextmanager
 async def _company(settings: Any, loop: Any, name: str):
-    """Who follows a run without being part of it: checkpoint, recording, and the window through which it is asked."""
+    """Who follows a run without being part of it: checkpoint, recording, shadow (given back, None without one), and the
+    window through which it is asked."""
     from exec.explainer import of_loop
     from exec.recorder import Recorder
     from exec.recording import Header, made_by
@@ -448,11 +473,17 @@ async def _company(settings: Any, loop: Any, name: str):
             recorder = Recorder(Path(run.record), header, patient=is_virtual)
             stack.callback(recorder.close)
             loop.watchers.append(recorder.watcher(step))
+        shadow = None
+        if run.shadow:
+            from exec.lab.shadow import follow
+
+            shadow = follow(loop, settings, Path(run.shadow), patient=is_virtual, cache=CACHE / "xla")
+            stack.callback(shadow.close)
         if not is_virtual:
             window = Window(folder(os.environ), of_loop(loop), os.getpid())
             await window.open()
             stack.push_async_callback(window.close)
-        yield
+        yield shadow
 
 
 class _FirstQuote:
@@ -470,7 +501,7 @@ class _FirstQuote:
         return (self._at_ns - STARTED_NS) / 1e9 if self._at_ns else 0.0
 
 
-async def _watch(loop: Any, name: str, every_s: float) -> None:
+async def _watch(loop: Any, name: str, every_s: float, shadow: Any) -> None:
     """The live table, drawn anew `every_s` seconds of the loop's clock; warnings would tear it, so they wait."""
     from rich.console import Console
     from rich.live import Live
@@ -484,7 +515,8 @@ async def _watch(loop: Any, name: str, every_s: float) -> None:
         with Live(console=console, auto_refresh=False, screen=True, transient=True) as live:
             while True:
                 await asyncio.sleep(every_s)
-                live.update(render(header(loop, name), rows(loop), console.height), refresh=True)
+                said = shadow.words() if shadow is not None else ""
+                live.update(render(header(loop, name, said), rows(loop), console.height), refresh=True)
     finally:
         logging.getLogger().setLevel(logging.WARNING)
 

@@ -30,6 +30,7 @@ class Run:
     lead_markets, lead_ms, lead_cut: of the paper venue's second feed: how many of the most traded markets it leads,
     by how much, and START,SECONDS[,silent] of an outage.
     record: file for a recording of the run.  state: folder for what it learns, saved every `checkpoint_every_s`.
+    shadow: study or file of configurations that run beside it.
     """
 
     markets: str = "auto:32"
@@ -46,6 +47,7 @@ class Run:
     lead_cut: str = ""
     record: str = ""
     state: str = ""
+    shadow: str = ""
     checkpoint_every_s: float = 300.0
 
     def check(self) -> None:

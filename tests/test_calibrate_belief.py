@@ -273,6 +273,17 @@ def test_a_verdict_is_the_same_for_the_same_seed():
     assert one == other and splits[0] == Split((0, 75), (75, 100))
 
 
+def test_a_sick_candidate_changes_nothing_but_the_number_of_trials():
+    usd = autoregressive(150, 20, 0.3)
+    splits = walk_forward(150, 3)
+    well = judge(usd, splits, MINUTE_S, seed=3, trials=50)
+    sick = judge(np.column_stack([usd, np.full(150, np.nan)]), splits, MINUTE_S, seed=3, trials=50)
+    assert sick == well
+    usd[140, well.choice] = np.inf
+    with pytest.raises(ConfigError, match="window 15 is not a number"):
+        judge(usd, splits, MINUTE_S, seed=3)
+
+
 def test_a_single_candidate_can_be_judged():
     found = judge(autoregressive(120, 1, 0.0) + 0.5, walk_forward(120, 1), MINUTE_S, seed=3)
     assert found.overfit_prob is None and found.effective_trials == 1.0 and 0.9 < found.deflated_prob <= 1.0
@@ -305,13 +316,16 @@ def sweep_of(seed):
 
 def test_the_curve_of_an_axis_is_the_planted_one():
     unit, usd = sweep(1, configs=3000)
-    bend, tilt, hours, idle = identify.effects(unit, NAMES, usd, MINUTE_S, 1)[:4]
+    bend, tilt, hours, *idlers = identify.effects(unit, NAMES, usd, MINUTE_S, 1)
+    idle = idlers[0]
     np.testing.assert_allclose(bend.at, np.arange(6) / 5, atol=0.02)
     planted = -8 * ((bend.at - 0.4) ** 2 - np.mean((unit[:, 0] - 0.4) ** 2))
     np.testing.assert_allclose(bend.curve_usd_per_h, 60 * planted, atol=6.0)  # straight between knots: at most 5 off
     np.testing.assert_allclose(tilt.curve_usd_per_h, 60 * (tilt.at - 0.5), atol=3.0)
     assert tilt.range_usd_per_h == pytest.approx(60.0, abs=5.0)
     assert bend.good.tolist() == [False, False, True, False, False, False]
+    assert tilt.good.tolist() == [False] * 5 + [True]
+    assert sum(one.good.sum() for one in idlers) >= 5  # one standard error from the best, of 18
     assert bend.share > 5 * tilt.share > 100 * idle.share
     assert hours.time_prob > 0.05 > hours.config_prob  # there in these configurations, gone with other hours
     assert hours.error_usd_per_h.max() > 5 * tilt.error_usd_per_h.max()

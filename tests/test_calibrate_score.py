@@ -143,8 +143,11 @@ def test_accounts_apart_add_up_and_a_shared_one_counts_once():
     together = deepest(paths.sum(axis=1))
     account = path_tally(paths.sum(axis=1, keepdims=True), 50)
     shared = dataclasses.replace(path_tally(paths, 50), drawdown_usd=np.repeat(account.drawdown_usd, 2, axis=1))
-    found = score(shared, WINDOW_S, TASTE, accounts=(0, 0)).drawdown_usd
-    np.testing.assert_allclose(found, together, rtol=1e-12)
+    shared.liquidated_count[3] = 1.0
+    found = score(shared, WINDOW_S, TASTE, accounts=(0, 0))
+    np.testing.assert_allclose(found.drawdown_usd, together, rtol=1e-12)
+    assert np.all(found.liquidated_count == 1.0)
+    assert np.all(score(shared, WINDOW_S, TASTE).liquidated_count == 2.0)
 
 
 def test_what_is_no_number_is_sick_and_last_and_the_others_are_as_without_it():

@@ -190,6 +190,14 @@ def test_requests_and_rest_are_within_what_the_trader_says(ran):
     assert (ran.tally.drawdown_usd >= 0).all() and ran.tally.drawdown_usd.max() > 0
 
 
+def test_what_is_told_of_a_market_is_of_all_its_windows(ran):
+    told = backtest_cli.by_market(ran)
+    for row, coin in enumerate(ran.coins):
+        assert told[coin]["fills"] == (ran.fills["row"] == row).sum()
+        assert told[coin]["pnl_usd"] == pytest.approx(pnl_usd(ran.tally)[:, row].sum())
+        assert told[coin]["held_usd"] == pytest.approx(ran.tally.held_usd_s[:, row].sum() / ran.window_s.sum())
+
+
 def test_windows_only_cut_up_and_processes_change_nothing(ran, terms):
     """The same run in one window in a process of its own, beside one that cannot be."""
     one_window = dataclasses.replace(terms, window_s=SECONDS)
@@ -206,12 +214,15 @@ def test_windows_only_cut_up_and_processes_change_nothing(ran, terms):
     assert whole.tally.drawdown_usd.max() == ran.tally.drawdown_usd.max()
     assert (whole.position_lots[-1] == ran.position_lots[-1]).all()
 
-    said = json.loads(json.dumps(backtest_cli.told(run, one_window, whole.tally), allow_nan=False))
+    turned = Tally(**{name: getattr(whole.tally, name)[:, ::-1] for name in Tally.__dataclass_fields__})
+    said = json.loads(json.dumps(backtest_cli.told(run, one_window, turned, whole.coins[::-1]), allow_nan=False))
     good, failed = said["configs"]
     assert good["together"]["fills"] == len(ran.fills) and good["money_error_usd"] == 0
     assert good["pnl_usd"] == pytest.approx(sum(row["pnl_usd"] for row in good["by_market"].values()))
     assert failed["failure"] == run.results[1].reason
-    assert said["comparison"]["together"]["gaps"]["fills"]["frac"] == 0
+    assert [market["gaps"]["fills"]["frac"] for market in said["comparison"]["markets"]] == [0, 0]
+    with pytest.raises(ConfigError, match="'WLFI': the fast tier was run without it"):
+        backtest_cli.told(run, one_window, turned, ["SOL"])
     backtest_cli._show(said)
 
 

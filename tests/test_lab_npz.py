@@ -219,7 +219,7 @@ def test_a_tiny_size_is_never_rounded_to_nothing(tmp_path):
 
 
 def test_files_of_a_market_follow_each_other_and_markets_mix(tmp_path):
-    write(tmp_path, [(ev, ns + 10 * SECOND, px + 1, qty) for ev, ns, px, qty in START], "btc_20250905.npz")
+    write(tmp_path, [(ev, ns + 10 * SECOND, px + 1, qty) for ev, ns, px, qty in START], "BTC.npz")
     write(tmp_path, START, "btc_20250904.npz")
     write(tmp_path, [(ev, ns + 5, px / 10, qty) for ev, ns, px, qty in START], "eth_20250904.npz")
     source, found = read(tmp_path)

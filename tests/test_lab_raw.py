@@ -300,13 +300,14 @@ def test_a_damaged_list_of_markets_is_named(tmp_path):
 
 def test_without_a_list_facts_are_assumed_from_the_figures(tmp_path):
     rows = [(T0, bbo("NEW", "0.1234", "0.1235")), (T0 + SECOND, trade("NEW", px="0.1234"))]
+    rows.append((T0 + SECOND + 1, trade("NEW", px="0.1234")))  # again, as after every subscription; it counts once
     write(tmp_path, "20250904/NEW.zst", rows, None)
     source, found = read(tmp_path)
     (facts,) = source.facts
     assert (facts.sz_decimals, facts.max_leverage, facts.tiers) == (1, 5, ((0, 5),))
-    assert facts.mark_px == 12_345 or facts.mark_px == 12_344  # 0.12345 usd in 10^-5
+    assert facts.mark_px in (12_345, 12_344)  # 0.12345 usd in 10^-5
     assert facts.day_volume_usd == pytest.approx(0.1234 * 0.5 * 86_400)
-    assert source.defects == {"NEW": {"facts_assumed": 1, "volume_assumed": 1}} and len(found) == 2
+    assert source.defects == {"NEW": {"facts_assumed": 1, "volume_assumed": 1}} and len(found) == 3
 
 
 @pytest.mark.parametrize(("bid", "words"), [("0.1234567", "7 decimals"), ("123456789.12345", "does not fit 32 bits")])
@@ -314,6 +315,14 @@ def test_prices_that_the_venue_cannot_have_are_said(tmp_path, bid, words):
     write(tmp_path, "20250904/NEW.zst", [(T0, bbo("NEW", bid, "223456789.12345"))], None)
     with pytest.raises(TapeError, match=words):
         Raw(tmp_path)
+
+
+def test_a_perps_own_decimals_give_way_to_finer_prices(tmp_path):
+    """The perp has a tenth of a dollar; this recording has cents, and lots of a thousandth."""
+    rows = [(T0, bbo(bid="109000.25", ask="109000.26").replace("1.5", "0.001"))]
+    write(tmp_path, "20250904/BTC.zst", rows, None)
+    (facts,) = Raw(tmp_path).facts
+    assert (facts.sz_decimals, facts.max_leverage) == (3, 40)
 
 
 def test_a_high_price_takes_decimals_from_the_price(tmp_path):
@@ -360,3 +369,7 @@ def test_one_absurd_time_does_not_cost_the_rest():
 def test_a_hole_of_hours_is_believed_when_the_rest_agrees():
     times = [T0, T0 + 9_000 * SECOND, T0 + 9_001 * SECOND]
     assert len(list(in_order(enumerate_rows(times), Defects(), "BTC"))) == 3
+    defects = Defects()
+    assert len(list(in_order(enumerate_rows(times[:2]), defects, "BTC"))) == 1  # nothing speaks for it
+    assert defects == {"BTC": {"bad_time": 1}}
+    assert len(list(in_order(enumerate_rows(times[:1]), Defects(), "BTC"))) == 1

@@ -111,11 +111,15 @@ def damaged(path, how):
         with np.load(path) as file:
             arrays = dict(file)
         np.savez(path, **arrays | {"count": arrays["count"] + 1})
+    elif how == "turned":
+        with np.load(path) as file:
+            arrays = dict(file)
+        np.savez(path, **arrays | {"count": arrays["count"].reshape(6, 4)})
     elif how == "pickle":
         np.savez(path, values=np.array([{}, None]), digest=np.zeros(16, np.uint8))
 
 
-@pytest.mark.parametrize("how", ["empty", "foreign", "cut3", "cut50", "cut99", "other", "swapped", "pickle", "bit30"])
+@pytest.mark.parametrize("how", ["empty", "foreign", "cut3", "cut99", "other", "swapped", "turned", "pickle", "bit30"])
 def test_a_damaged_piece_is_set_aside_named_and_done_again(tmp_path, caplog, how):
     first = Store(tmp_path, MANIFEST)
     for number in range(3):
@@ -153,8 +157,13 @@ def test_no_flipped_bit_gives_other_numbers(tmp_path):
 def test_a_piece_that_goes_while_it_is_used_is_missing_again(tmp_path):
     kept = Store(tmp_path, MANIFEST)
     kept.put(0, piece())
+    kept.put(1, piece())
     chunk(tmp_path).unlink()
-    assert kept.get(0) is None and kept.missing(1) == (0,)
+    assert kept.missing(2) == (0,) and kept.get(0) is None
+    damaged(chunk(tmp_path, 1), "cut50")
+    assert kept.get(1) is None
+    chunk(tmp_path, 1).write_bytes(b"damaged again, by another")
+    assert kept.done() == () and len(list(tmp_path.rglob("*.bad-*"))) == 2
 
 
 @pytest.mark.parametrize(

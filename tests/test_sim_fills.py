@@ -5,10 +5,12 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-import sim_stage as stage
+import sim_exchange_stage as stage
 from reference_sim import ASK, BID, SIDES, SIGN, Exchange, Order, cancelled, copied
-from sim_stage import LEVELS
+from sim_exchange_stage import LEVELS
 
+from exec.paper.book import BookSide
+from exec.paper.book import Order as VenueOrder
 from mmjax.lanes import over_markets
 from mmjax.sim import fills
 from mmjax.sim.tape import LOTS_LIMIT
@@ -233,6 +235,38 @@ def test_cancels_are_what_hftbacktest_makes_of_them():
         assert ahead[lane] == pytest.approx(max(theirs, 0.0), rel=1e-5, abs=1e-3 * (n > 0)), (f, b, a, n)
         assert cancelled(f, b - f, max(b - a, 0), a, n) == pytest.approx(max(theirs, 0.0), abs=1e-9)
     assert below > 20
+
+
+def test_the_paper_venue_has_the_wary_queue():
+    """Its book, price by price: takers eat from the front, what the next snapshot shows less leaves from behind."""
+    rng = np.random.default_rng(12)
+    ahead, behind, own, traded, shown = (rng.integers(low, 30, LANES) for low in (0, 0, 1, 0, 0))
+    books = [
+        {(BID, 0): Order(BID, 999, int(n), float(a), int(a + b))} for n, a, b in zip(own, ahead, behind, strict=True)
+    ]
+    scenes = [
+        stage.seen(bids={999: int(n), 990: 1} if n else {990: 1}, bid_prints={999: int(t)} if t else {})
+        for n, t in zip(shown, traded, strict=True)
+    ]
+    after, filled = trade(stage.at_rest(books), stage.interval(scenes), 0.0)
+    for lane in range(LANES):
+        side = BookSide(BID)
+        side.set_background(999, int(ahead[lane]))
+        order = VenueOrder(object(), 0, BID, 999, int(own[lane]), 1, None, "Alo", False, 0)
+        side.add(order)
+        side.set_background(999, int(ahead[lane] + behind[lane]))
+        left = int(traded[lane])
+        while left and side.reaches(999):
+            entry = side.best().front()
+            lots = min(left, entry.lots if entry else side.best().lots)
+            side.take(side.best(), lots)
+            left -= lots
+        assert filled.lots[BID, 0, lane] == own[lane] - order.lots
+        if order.lots:
+            side.set_background(999, int(shown[lane]))
+            queue = side.levels[999].queue
+            in_front = sum(entry.lots for entry in queue[: queue.index(order)])
+            assert after.ahead_lots[BID, 0, lane] == in_front
 
 
 STORIES = [  # in front, shown, traded at the price, shown after, power, in front after; worked out by hand

@@ -5,9 +5,9 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-import sim_stage as stage
+import sim_exchange_stage as stage
 from reference_sim import ASK, BID, CANCEL, KEEP, MODIFY, PLACE, SIDES, SIGN, Exchange, Request, Seen
-from sim_stage import LEVELS
+from sim_exchange_stage import LEVELS
 
 from mmjax.lanes import over_markets
 from mmjax.schema import Quotes
@@ -17,11 +17,11 @@ LANES, STEPS, DT_S, MID2_PX = 128, 50, 0.125, 2000
 SLOTS = [(side, level) for side in SIDES for level in range(LEVELS)]
 
 
-def interval(r, o, power, admitted, quotes, sent, order_steps, answer_steps):
+def interval(r, o, power, admitted, quotes, sent, mid2_px, order_steps, answer_steps):
     """What happens to orders in one interval, and what is read of them."""
     r, filled = fills.trade(r, o, power)
     r, ended = resting.arrive(r, o.best_px, o.book_px, o.book_lots, admitted > 0, np.float32(DT_S))
-    r = resting.send(r, quotes, sent > 0, np.int32(MID2_PX), order_steps, answer_steps)
+    r = resting.send(r, quotes, sent > 0, mid2_px, order_steps, answer_steps)
     return r, filled, ended, resting.slots(r), resting.exposed_usd(r), resting.queue_rank(r)
 
 
@@ -38,7 +38,9 @@ class Twins:
         self.out = None
         self.fills, self.ended, self.refusals = [], [], []
 
-    def step(self, scenes: list[Seen], wanted: list[dict], order_steps, answer_steps, barred=None) -> None:
+    def step(
+        self, scenes: list[Seen], wanted: list[dict], order_steps, answer_steps, barred=None, mid2_px=MID2_PX
+    ) -> None:
         """One interval; `wanted` are {slot: (action, px, lots)} by lane, sent at its end; margin bars some slots."""
         barred = barred or [frozenset()] * self.lanes
         shape = (2, LEVELS, self.lanes)
@@ -49,7 +51,7 @@ class Twins:
             for slot, change in changes.items():
                 action[*slot, lane], px[*slot, lane], lots[*slot, lane] = change
         quotes = Quotes(target_px=px, target_lots=lots, action=action, value_bps_usd=np.zeros(shape, np.float32))
-        steps = [np.broadcast_to(np.int32(n), self.lanes) for n in (order_steps, answer_steps)]
+        steps = [np.broadcast_to(np.int32(n), self.lanes) for n in (mid2_px, order_steps, answer_steps)]
         power, sent = np.zeros(self.lanes, np.float32), (action != KEEP).astype(np.int32)
         arguments = (stage.interval(scenes), power, admitted, quotes, sent, *steps)
         copies = LANES // self.lanes  # one shape, one program
@@ -57,7 +59,7 @@ class Twins:
         self.out = jax.tree.map(np.asarray, out)
         self.r = self.out[0]
         before = [venue.refused for venue in self.venues]
-        due, wait = steps[0].tolist(), (steps[0] + steps[1]).tolist()
+        due, wait = steps[1].tolist(), (steps[1] + steps[2]).tolist()
         self.fills, self.ended = [], []
         for lane, venue in enumerate(self.venues):
             venue.ended = []
@@ -66,7 +68,7 @@ class Twins:
             venue.arrive(scenes[lane], DT_S, barred[lane])
             self.ended.append((by_fill, venue.ended))
             for slot, (act, at_px, count) in wanted[lane].items():
-                depth_bps = SIGN[slot[0]] * (MID2_PX / 2 - at_px) / (MID2_PX / 2) * 1e4
+                depth_bps = SIGN[slot[0]] * (mid2_px / 2 - at_px) / (mid2_px / 2) * 1e4
                 venue.send(slot, Request(act, at_px, count, due[lane], wait[lane], depth_bps))
         self.refusals = [venue.refused - count for venue, count in zip(self.venues, before, strict=True)]
 
@@ -136,7 +138,7 @@ def test_fifty_steps_of_hundreds_of_exchanges():
             wanted.append({slot: random_change(rng, venue, slot) for slot in chosen})
             barred.append(frozenset(slot for slot in SLOTS if rng.random() < 0.05))
         before = twins.r
-        twins.step(scenes, wanted, order_steps, answer_steps, barred)
+        twins.step(scenes, wanted, order_steps, answer_steps, barred, int(rng.integers(1990, 2011)))
         twins.check()
         counts["fills"] += sum(map(len, twins.fills))
         counts["crossed"] += int((twins.out[1].crossed_lots > 0).sum())
@@ -341,7 +343,9 @@ def test_a_modify_to_nothing_is_a_cancel():
     quotes = Quotes(target_px=none, target_lots=none, action=none, value_bps_usd=none.astype(np.float32))
     one = np.ones(LANES, np.int32)
     still = stage.interval([stage.seen()] * LANES)
-    after, filled, ended, *_ = interval_many(r, still, np.zeros(LANES, np.float32), none + 1, quotes, none, one, one)
+    after, filled, ended, *_ = interval_many(
+        r, still, np.zeros(LANES, np.float32), none + 1, quotes, none, one, one, one
+    )
     assert not np.asarray(after.lots).any() and not np.asarray(filled.lots).any()
     np.testing.assert_array_equal(ended.ended_count, rests.sum(axis=1))
 

@@ -83,7 +83,7 @@ def market(recording: Recording, events: list[Event]) -> Market:
     prices = sorted({row[2] for row in changes})
     low_px, high_px = int(prices[0] * (1 - ROOM)), int(prices[-1] * (1 + ROOM))
     tick_px = reduce(gcd, prices, step_px(low_px, dollar_px))
-    duration_ns = max(row[1] for row in changes)
+    duration_ns = max(event[0] for event in events)
     rows = [(flags | EXCH_EVENT | LOCAL_EVENT, *rest) for flags, *rest in changes]
     lean = [part for row in _lean(changes) for part in row]
     last = (DEPTH_EVENT | BUY_EVENT | EXCH_EVENT | LOCAL_EVENT, duration_ns + END_NS, low_px - low_px % tick_px, 0)

@@ -5,7 +5,9 @@ of one configuration, with answers that take no time.
 """
 
 import math
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,7 +17,7 @@ from benchmarks.rival.ladder import ASK, BID, CANCEL, KEEP, PLACE, Ladder, actio
 Fill = tuple[int, int, int, int, int]  # step, time since the start in ns, side, px, lots
 
 
-@dataclass
+@dataclass(eq=False)
 class _Order:
     """At rest: `ahead` of it in the queue, `traded` at its price since the book last spoke of it."""
 
@@ -27,9 +29,15 @@ class _Order:
 
 @dataclass
 class Result:
-    """fills: in order.  request_count, reject_count: as `replay` counts them.  position_lots: at the end."""
+    """fills: in order.  request_count, reject_count: as `replay` counts them.  position_lots: at the end.
+
+    filled_by: lots by what filled them: "crossed" by a quote, a trade "through" the price, or one that "reached" the
+    order through its queue.  beyond_lots: of the last two, lots that a trade filled above its own size, order by order.
+    """
 
     fills: list[Fill]
+    filled_by: Counter[str] = field(default_factory=Counter)
+    beyond_lots: int = 0
     request_count: int = 0
     reject_count: int = 0
     position_lots: int = 0
@@ -41,7 +49,7 @@ class _Exchange:
     def __init__(self, power: float) -> None:
         self.books: tuple[dict[int, int], dict[int, int]] = ({}, {})
         self.orders: dict[int, _Order] = {}
-        self.filled: list[tuple[int, _Order]] = []
+        self.filled: list[tuple[str, int, _Order]] = []  # by what, what that trade could fill at most, order
         self._power = power
 
     def best(self, side: int) -> int:
@@ -58,7 +66,7 @@ class _Exchange:
                 self._requeue(order, before, lots)
         best = self.best(side)
         if lots and (not was_best or _is_beyond(side, best, was_best)):
-            self._fill(lambda order: order.side != side and _meets(order.side, order.px, best))
+            self._fill("crossed", lambda order: 0, lambda o: o.side != side and _meets(o.side, o.px, best))
 
     def trade(self, side: int, px: int, lots: int) -> None:
         """A taker has met resting `side` at a price."""
@@ -66,10 +74,10 @@ class _Exchange:
             if (order.side, order.px) == (side, px):
                 order.ahead -= lots
                 order.traded += lots
+        at = (side, px)
+        self._fill("through", lambda o: lots, lambda o: o.side == side and _is_beyond(side, o.px, px))
         self._fill(
-            lambda order: (
-                order.side == side and (_is_beyond(side, order.px, px) or (order.px == px and round(order.ahead) < 0))
-            )
+            "reached", lambda o: min(round(-o.ahead), lots), lambda o: (o.side, o.px) == at and round(o.ahead) < 0
         )
 
     def place(self, slot: int, side: int, px: int) -> bool:
@@ -88,9 +96,10 @@ class _Exchange:
             order.ahead = front - (1.0 - share) * gone + min(back - share * gone, 0.0)
         order.ahead = lots if math.isnan(order.ahead) else min(order.ahead, lots)
 
-    def _fill(self, meets) -> None:
+    def _fill(self, why: str, at_most: Callable[[_Order], int], meets: Callable[[_Order], bool]) -> None:
         for slot in [slot for slot, order in self.orders.items() if meets(order)]:
-            self.filled.append((slot, self.orders.pop(slot)))
+            order = self.orders.pop(slot)
+            self.filled.append((why, at_most(order), order))
 
 
 def _behind_share(front: float, back: float, power: float) -> float:
@@ -136,9 +145,12 @@ def run(market: Market, ladder: Ladder, latency_ns: int, grid_ns: int, steps: in
             else:
                 _, slot, what, px = sent.pop(0)
                 result.reject_count += _obey(exchange, slot, slot // ladder.levels, what, px)
-            for _, order in exchange.filled:
-                result.fills.append((-(-event_ns // grid_ns), event_ns, order.side, order.px, ladder.quantum_lots))
-                result.position_lots += ladder.quantum_lots if order.side == BID else -ladder.quantum_lots
+            for why, at_most_lots, order in exchange.filled:
+                lots = ladder.quantum_lots
+                result.fills.append((-(-event_ns // grid_ns), event_ns, order.side, order.px, lots))
+                result.position_lots += lots if order.side == BID else -lots
+                result.filled_by[why] += lots
+                result.beyond_lots += max(lots - at_most_lots, 0) if why != "crossed" else 0
             exchange.filled.clear()
         _decide(exchange, ladder, market.dollar_px, step, now_ns + latency_ns, sent, believed_px, free_step,
                 busy_steps, result)  # fmt: skip

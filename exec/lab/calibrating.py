@@ -88,8 +88,8 @@ def calibrate(study: Study, effort: Effort, progress: Progress = lambda configs,
     """Searches and judges.  Interrupted, it goes on from the blocks that are on disk."""
     told, splits = plan(study, effort)
     space = study.space
-    known, _ = space.clipped(now(space, study.rig.params, study.rig.coins))
-    known_unit = space.encode(known[None])
+    known, _ = space.clipped(now(space, study.rig.params, study.rig.coins)[None])
+    known_unit = space.encode(known)
     hunt = search.Search(told, known_unit)
     began: tuple[np.ndarray, Rolled] | None = None
     stages: list[str] = []

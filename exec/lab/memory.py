@@ -9,7 +9,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from mmjax.calibrate.sweep import CPU_BLOCK, OTHER_BLOCK, Accounts, Sizes
+from mmjax.calibrate.sweep import CPU_BLOCK, LANES, OTHER_BLOCK, Accounts, Sizes
 from mmjax.errors import ConfigError
 from mmjax.sim.tally import Tally
 from mmjax.sim.tape import Tape
@@ -47,13 +47,14 @@ def planned(
     wanted = sizes.block or (CPU_BLOCK if platform == "cpu" else OTHER_BLOCK)
     if not limit_mb:
         return dataclasses.replace(sizes, block=wanted), needed_mb(wanted)
-    lanes = wanted
-    while lanes > markets and needed_mb(lanes) > limit_mb:
-        lanes //= 2
-    lanes = max(lanes, markets)
-    if needed_mb(lanes) > limit_mb:
+    least = LANES * markets
+    if needed_mb(least) > limit_mb:
         raise ConfigError(
-            f"memory_mb = {limit_mb:g}: one configuration at a time needs {needed_mb(markets):.0f}, of which this "
-            f"program has {now_mb:.0f} already"
+            f"memory_mb = {limit_mb:g}: {LANES} configurations at a time on {devices} devices need "
+            f"{needed_mb(least):.0f}, of which this program has {now_mb:.0f} already; allow that much, use shorter "
+            "windows or fewer --devices"
         )
+    lanes = max(wanted, least)
+    while needed_mb(lanes) > limit_mb:
+        lanes = max(lanes // 2, least)
     return dataclasses.replace(sizes, block=lanes), needed_mb(lanes)

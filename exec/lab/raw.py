@@ -64,7 +64,7 @@ class Raw:
 
     def events(self) -> Iterator[tuple[int, Any]]:
         """(local time in ns, event of `feeds.events`): never earlier than the one before."""
-        pass
+        self.defects.restart(self._assumed)
         self._has_opened = False
         seen: dict[str, set[type]] = {coin: set() for coin in self._coins}
         streams = [self._stream(files) for files in _by_stem(self._files).values()]

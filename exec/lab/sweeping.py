@@ -40,8 +40,8 @@ def points(study: Study, count: int) -> np.ndarray:
     if not 2 <= count <= MOST_CONFIGS:
         raise ConfigError(f"configs = {count}: must be at least 2 and at most {MOST_CONFIGS}")
     space = study.space
-    known, _ = space.clipped(now(space, study.rig.params, study.rig.coins))
-    return np.concatenate([space.encode(known[None]), search.spread_points(len(space), count - 1, study.seed)])
+    known, _ = space.clipped(now(space, study.rig.params, study.rig.coins)[None])
+    return np.concatenate([space.encode(known), search.spread_points(len(space), count - 1, study.seed)])
 
 
 def sweep(study: Study, count: int, progress: Progress = lambda configs, steps: None, **splitting: Any) -> Swept:

@@ -44,7 +44,7 @@ def build(
     clock: Clock,
     seed: int,
     funds_uusd: Mapping[str, int],
-    tape: Path | None = None,
+    tape: Path | Sequence[Path] | None = None,
     perps: int = 64,
     limits: Limits | None = None,
     lead: LeadOptions = DEFAULT_LEAD,

@@ -13,7 +13,7 @@ level of a snapshot, so an order resting out there has no queue in front of it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,16 +64,18 @@ class TapeMarket:
     """Drives a paper exchange from recordings; `advance` once per block, `listings()` is what the exchange must list.
 
     `path` is a folder, a file or several of them.  The run starts at `start_ns`, or at the first `advance`.  Raises
-    TapeError when no recording is usable, naming why each is not.
+    TapeError when no recording is usable, naming why each is not.  `recordings` are those used, in asset order.
     """
 
     def __init__(self, path: str | Path | Iterable[str | Path], start_ns: int | None = None) -> None:
         recordings, self.reports = _choose(load(path))
+        self.recordings = recordings
         self._listings = [recording.listing for recording in recordings if recording.listing is not None]
         self.volumes = [TapeVolume() for _ in recordings]
         self._replays = [_Replay(asset, recording.bbo, recording.book) for asset, recording in enumerate(recordings)]
         self._trades = [recording.trades for recording in recordings]
         self._start_ns = start_ns
+        self.starts_ns = _starts_ns(recordings)  # recorded time that is the run's start, by stamp
         self._merge(recordings)
         self._next = 0
 
@@ -97,6 +99,11 @@ class TapeMarket:
             else:
                 self._replays[asset].quote(exchange, kind, row, time_ns)
 
+    def events(self) -> Iterator[tuple[int, int, int, int]]:
+        """Every recorded event in the order of replay: time since the start in ns, asset, kind, row."""
+        columns = (self._time_ns, self._asset, self._kind, self._row)
+        return zip(*(column.tolist() for column in columns), strict=True)
+
     def remaining_s(self, now_ns: int) -> float:
         """Recorded seconds still to come at `now_ns`; 0 when the last event is past."""
         elapsed_ns = now_ns - self._start_ns if self._start_ns is not None else 0
@@ -117,7 +124,7 @@ class TapeMarket:
 
     def _merge(self, recordings: list[Recording]) -> None:
         """One list of events over all markets, by time since the run's start, trades before quotes."""
-        starts = _starts_ns(recordings)
+        starts = self.starts_ns
         parts = []
         for asset, recording in enumerate(recordings):
             start_ns = starts[recording.stamp]

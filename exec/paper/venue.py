@@ -50,6 +50,7 @@ class PaperVenue:
         self.exchange, self.market, self.hub, self.clock, self.lead = exchange, market, hub, clock, lead
         self.faults = faults  # for tests
         self.plays: list[Play] = []
+        self.watchers: list[Callable[[Block, int], None]] = []  # told of every block once it is made, and its time
         self._block_ns = round(block_s * NS_PER_S)
         self._lines: dict[int, Line] = {}
         self._serving: set[asyncio.Task] = set()
@@ -74,6 +75,8 @@ class PaperVenue:
         for play in self.plays:
             play.advance(block_ns)
         block = self.exchange.run_block(block_ns, self.market)
+        for watch in self.watchers:
+            watch(block, block_ns)
         if self.lead is not None:
             self.lead.step(block_ns)
         if not self.hub.gateway.is_out:

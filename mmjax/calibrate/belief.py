@@ -131,6 +131,7 @@ def judge(
 ) -> Belief:
     """Of candidates usd [W, C], P&L of every window; trials: configurations tried to find them, at least C.
 
+    One with a training window that is not a number is not chosen, but counts as tried.
     Raises ConfigError when the tests are too short for an interval.
     """
     usd = np.asarray(usd, np.float64)
@@ -141,10 +142,10 @@ def judge(
     tested = chance.interval(usd[slice(*last.test), choice], seed, level)
     block = math.ceil(chance.block_length(train[:, choice]))
     blocks = block_sums(train, block)
-    sharpes = sharpe(blocks)
+    sound = blocks[:, np.isfinite(blocks).all(axis=0)]
     tried = max(trials or 0, usd.shape[1])
-    independent = effective_trials(blocks, tried)
-    hurdle = expected_best(independent, float(np.var(sharpes[np.isfinite(sharpes)], ddof=1)) if len(sharpes) > 1 else 0)
+    independent = effective_trials(sound, tried)
+    hurdle = expected_best(independent, float(np.var(sharpe(sound), ddof=1)) if sound.shape[1] > 1 else 0.0)
     return Belief(
         choice=choice,
         choices=found.choices,
@@ -156,9 +157,9 @@ def judge(
         trials=tried,
         effective_trials=independent,
         block=block,
-        sharpe=float(sharpes[choice]),
+        sharpe=float(sharpe(blocks[:, choice])),
         deflated_prob=sharpe_prob(blocks[:, choice], hurdle),
-        overfit_prob=_overfit_if_long_enough(blocks),
+        overfit_prob=_overfit_if_long_enough(sound),
     )
 
 

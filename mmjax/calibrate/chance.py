@@ -85,11 +85,14 @@ def interval(sample: np.ndarray, seed: int, level: float = 0.95, draws: int = 20
 
     A block that is found is never shorter than LEAST_BLOCK windows^(1/3): a short sample makes it too short more often
     than too long.  Paired differences are told apart better than two intervals: pass the difference.
-    Raises ConfigError when the sample holds too few blocks to say anything.
+    Raises ConfigError when the sample holds too few blocks to say anything, or what is no number.
     """
     sample = np.asarray(sample, np.float64)
     if not 0.0 < level < 1.0:
         raise ConfigError(f"level = {level!r}: must lie between 0 and 1")
+    odd = np.argwhere(~np.isfinite(sample))
+    if len(odd):
+        raise ConfigError(f"window {odd[0][0]} is not a number: leave that configuration out")
     windows = len(sample)
     block = block or max(common_block(sample), LEAST_BLOCK * windows ** (1 / 3))
     blocks = windows / block

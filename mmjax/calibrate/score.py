@@ -41,7 +41,7 @@ class Scores:
     inventory_rms_usd: root of the summed mean squares of the markets' positions.  inventory_max_usd: largest of one.
     requests, rejects, fills _per_h; volume_usd_per_h.  edge_bps: P&L over volume, 0 without any.
     quoted_frac: share of time with an order at rest, mean of sides and markets.  crossed_frac: of the volume, what met
-    a quote and no trade.  liquidated_count: over all scored windows.
+    a quote and no trade.  liquidated_count: of the accounts, over all scored windows.
     """
 
     utility_usd_per_h: np.ndarray
@@ -110,7 +110,7 @@ def score(
         volume_usd_per_h, requests_per_h = per_h["fill_usd"], _total(inside.request_count) / hours
         pnl_usd_per_h = result.mean(axis=0) * HOUR_S / window_s
         variance_usd2 = chance.long_run_variance(result, block or chance.usual_block(end - first))
-        liquidated = _total(inside.liquidated_count)
+        liquidated = _of_accounts(inside.liquidated_count, own).sum(axis=0)
         drawdown_usd = _drawdown(tally, own, first, end)
         inventory_rms_usd = np.sqrt(_total(inside.held_usd2_s) / (hours * HOUR_S))
         variance_usd2_per_h = np.where(end - first > 1, variance_usd2, 0.0) * HOUR_S / window_s
@@ -171,14 +171,19 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.where(whole > 0, part / np.where(whole > 0, whole, 1.0), 0.0)
 
 
+def _of_accounts(leaf: np.ndarray, accounts: tuple[int, ...]) -> np.ndarray:
+    """Sum over accounts [W, C] of what all markets [W, A, C] of one account say alike."""
+    groups = [[row for row, owner in enumerate(accounts) if owner == account] for account in sorted(set(accounts))]
+    return sum(leaf[:, rows].max(axis=1) for rows in groups)
+
+
 def _drawdown(tally: Tally, accounts: tuple[int, ...], first: int, end: int) -> np.ndarray:
     """Deepest fall [C] from a high of windows first .. end - 1, accounts added up window by window.
 
     The tally measures falls from the highest point since the rollout began.  A fall that was under way when `first`
     began is taken out as far as the ends of windows show it; from the first window on the result is the tally's own.
     """
-    groups = [[row for row, owner in enumerate(accounts) if owner == account] for account in sorted(set(accounts))]
-    fall = sum(tally.drawdown_usd[:end, rows].max(axis=1) for rows in groups)
+    fall = _of_accounts(tally.drawdown_usd[:end], accounts)
     steps = tallies.pnl_usd(tally)[:end].sum(axis=1)
     path = np.concatenate([np.zeros_like(steps[:1]), np.cumsum(steps, axis=0)])  # at the ends; the start is first
     peak_ever = np.maximum.accumulate(path, axis=0)[:-1]  # before each window

@@ -11,7 +11,7 @@ How many configurations run together, and in how many pieces, changes no result 
 
 import dataclasses
 import enum
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -26,6 +26,7 @@ from mmjax.sim.tally import Tally
 from mmjax.sim.tape import Tape
 
 CPU_BLOCK, OTHER_BLOCK = 256, 8192  # market-configurations at once on a device; measured on two cores, guess elsewhere
+LANES = 8  # configurations at once are a multiple of it: fewer would be compiled to scalar code, which rounds otherwise
 
 
 class Accounts(enum.StrEnum):
@@ -149,7 +150,7 @@ class Sweep:
         self.window_steps = round(sizes.window_s * 1e9 / tape.grid_ns)
         self.windows = len(tape) // self.window_steps
         lanes = sizes.block or (CPU_BLOCK if self.devices[0].platform == "cpu" else OTHER_BLOCK)
-        self.block = max(1, lanes // len(self._parts[0].coins)) * len(self.devices)
+        self.block = max(1, round(lanes / len(self._parts[0].coins) / LANES)) * LANES * len(self.devices)
         self._rollout = Rollout(
             policy or QuoteStep(), self._parts[0], sizes.levels, self.block, self.window_steps, self.devices
         )
