@@ -106,8 +106,6 @@ class Exchange:
             self._enter(slot, request, seen, is_barred)
         elif old is None:
             self.refused += 1
-        elif request.px == old.px and request.lots <= old.lots:
-            old.lots, old.depth_bps = request.lots, request.depth_bps
         else:
             self._end(slot)
             self._enter(slot, request, seen, is_barred)

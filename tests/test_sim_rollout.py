@@ -183,7 +183,7 @@ def test_sizes_that_cannot_be(sizes, words):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("capital_usd", 0.0), ("order_ms", 0.0), ("order_ms", np.nan), ("queue_power", -1.0), ("slip_bps", np.inf)],
+    [("capital_usd", 0.0), ("order_ms", -1.0), ("order_ms", np.nan), ("queue_power", -1.0), ("slip_bps", np.inf)],
 )
 def test_frictions_that_cannot_be(field, value):
     with pytest.raises(ConfigError, match=f"{field} = "):

@@ -2,7 +2,8 @@
 
 Two kinds share it: a sweep looks at a whole space (`exec.lab.sweeping`), a calibration searches it for the best
 (`exec.lab.calibrating`).  Blocks are numbered in the order in which they are asked for, which is the same every time,
-so a study that was interrupted goes on by name: blocks on disk are read instead of computed.
+so a study that was interrupted goes on by name: blocks on disk are read instead of computed.  For the same reason
+several processes may share a folder, see `exec.lab.hosts`.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from exec.lab.hosts import Team
 from exec.lab.rig import Rig
 from exec.lab.store import Manifest, Store, code_stamp
 from mmjax.calibrate import score
@@ -22,7 +24,6 @@ from mmjax.errors import ConfigError
 from mmjax.sim.tally import Tally, pnl_usd
 
 Progress = Callable[[int, int], None]  # configurations just finished, and market-intervals they took to compute
-Mine = Callable[[int], bool]  # whether a block is this process's to compute
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Rolled:
 class Study:
     """Rolls and remembers.  Raises ConfigError when the folder belongs to another study, or windows do not fit.
 
-    kind, seed and `about` (plain data) are part of what the folder belongs to.
+    kind, seed and `about` (plain data) are part of what the folder belongs to.  team: who shares the work.
     """
 
     def __init__(
@@ -68,8 +69,10 @@ class Study:
         about: dict[str, Any] | None = None,
         devices: Any = None,
         tolerate: tuple[str, ...] = (),
+        team: Team | None = None,
     ):
         self.folder, self.rig, self.space, self.options, self.seed = folder, rig, space, options, seed
+        self._team = team
         market = rig.market
         self.sweep = Sweep(rig.tape, market, options.friction, options.sizes, options.accounts, devices=devices)
         self.warmup_windows = round(options.warmup_s / options.sizes.window_s)
@@ -86,7 +89,8 @@ class Study:
             tape=data_hash,
             seed=seed,
             code=code_stamp(),
-            options=options.document() | {"kind": kind, "coins": list(rig.coins), **(about or {})},
+            options=options.document()
+            | {"kind": kind, "coins": list(rig.coins), "configs_at_once": self.sweep.block, **(about or {})},
         )
         self.store = Store(folder, self.manifest, tolerate)
         self._next_block = 0
@@ -106,28 +110,29 @@ class Study:
         first_window: int = 0,
         end_window: int | None = None,
         progress: Progress = lambda count, market_steps: None,
-        mine: Mine = lambda block: True,
     ) -> Iterator[tuple[slice, Tally]]:
         """Tallies [W, A, n'] of the rows of values [n, D], block after block, from disk where they are there.
 
-        Blocks that are not `mine` and not on disk are left out.
+        With a team, after all of them are on disk.
         """
         end_window = self.sweep.windows if end_window is None else end_window
-        for first in range(0, len(values), self.sweep.block):
-            rows = slice(first, min(first + self.sweep.block, len(values)))
-            block, self._next_block = self._next_block, self._next_block + 1
-            tally = self._stored(block, values[rows], first_window, end_window)
-            if tally is not None:
-                progress(rows.stop - rows.start, 0)
-            elif mine(block):
-                made = params(self.space, values[rows], self.rig.params, self.rig.coins)
-                (done,) = self.sweep.run(made, first_window, end_window)
-                tally = done.tally
-                span = np.array([first_window, end_window])
-                self.store.put(block, {"values": values[rows], "span": span, **arrays_of(tally)})
-                progress(done.count, done.market_steps)
-            if tally is not None:
-                yield rows, tally
+        rows_of = self._numbered(len(values))
+        computed: set[int] = set()
+
+        def tally_of(block: int) -> Tally:
+            chosen = values[rows_of[block]]
+            tally = self._stored(block, chosen, first_window, end_window)
+            if tally is None:
+                computed.add(block)
+                return self._compute(block, chosen, first_window, end_window, progress)
+            if block not in computed:
+                progress(len(chosen), 0)
+            return tally
+
+        if self._team is not None:
+            self._team.share(tuple(rows_of), tally_of)
+        for block, rows in rows_of.items():
+            yield rows, tally_of(block)
 
     def score(
         self,
@@ -147,6 +152,20 @@ class Study:
         """Of windows first .. end - 1 of a tally."""
         return score.score(tally, self.window_s, self.taste, first, end, accounts=self.accounts)
 
+    def _numbered(self, count: int) -> dict[int, slice]:
+        """The next blocks, and their rows of `count` configurations."""
+        starts = range(0, count, self.sweep.block)
+        first, self._next_block = self._next_block, self._next_block + len(starts)
+        return {first + turn: slice(start, min(start + self.sweep.block, count)) for turn, start in enumerate(starts)}
+
+    def _compute(self, block: int, values: np.ndarray, first_window: int, end_window: int, progress: Progress) -> Tally:
+        made = params(self.space, values, self.rig.params, self.rig.coins)
+        (done,) = self.sweep.run(made, first_window, end_window)
+        span = np.array([first_window, end_window])
+        self.store.put(block, {"values": values, "span": span, **arrays_of(done.tally)})
+        progress(done.count, done.market_steps)
+        return done.tally
+
     def _stored(self, block: int, values: np.ndarray, first_window: int, end_window: int) -> Tally | None:
         arrays = self.store.get(block)
         if arrays is None:
@@ -155,7 +174,7 @@ class Study:
         if not np.array_equal(arrays["values"], values) or span != [first_window, end_window]:
             raise ConfigError(
                 f"{self.folder.name}: block {block} holds other configurations than this study asks for; begin a new "
-                "one under another name"
+                "one under another name; where several processes share it, their processors must be of one kind"
             )
         return Tally(**{name: arrays[name] for name in Tally.__dataclass_fields__})
 

@@ -30,7 +30,7 @@ class Scored:
 class Front:
     """All configurations that were rolled over the whole training, C of them.
 
-    unit [C, D]: where they lie in the space.  scores: theirs.  is_front [C] bool: no other is better in everything that is weighed.
+    unit [C, D]: where they lie in the space.  is_front [C] bool: no other is better in all objectives.
     chosen, default: rows of the configuration that was chosen, and of the one that was there before; None: not among
     them.
     """

@@ -68,8 +68,10 @@ class Friction:
     """What stands between a decision and its result, the same for all configurations.
 
     capital_usd: of an account.  order_ms, answer_ms: until a request reaches the venue, and until its answer is known
-    after that, rounded up to the grid; market data older than live by so much is to be added to the first.
-    queue_power: see `mmjax.sim.fills`.  taker_fee_bps, slip_bps: of a liquidation.
+    after that, rounded up to the grid; what market data lag behind live is to be added to the first.  An order_ms of 0
+    means that requests are in place before anything else trades, as at a venue of blocks when the latency is shorter
+    than what is left of one: the paper venue on the virtual clock.  queue_power, whole: see `mmjax.sim.fills`.
+    taker_fee_bps, slip_bps: of a liquidation.
     """
 
     capital_usd: float = 10_000.0
@@ -78,12 +80,13 @@ class Friction:
     queue_power: float = 1.0
     taker_fee_bps: float = 4.5
     slip_bps: float = 10.0
+    whole: bool = False
 
     def check(self) -> None:
         """Raises ConfigError naming what is out of bounds."""
         bounds = {
             "capital_usd": (0.01, 1e9),
-            "order_ms": (0.001, 60_000.0),
+            "order_ms": (0.0, 60_000.0),
             "answer_ms": (0.0, 60_000.0),
             "queue_power": (0.0, 16.0),
             "taker_fee_bps": (0.0, 100.0),
@@ -108,7 +111,7 @@ class Friction:
                 taker_fee_bps=every(self.taker_fee_bps),
                 slip_bps=every(self.slip_bps),
             ),
-            order_steps=every(max(1, steps(self.order_ms)), np.int32),
+            order_steps=every(steps(self.order_ms), np.int32),
             answer_steps=every(steps(self.answer_ms), np.int32),
             queue_power=every(self.queue_power),
         )
@@ -152,7 +155,14 @@ class Sweep:
         lanes = sizes.block or (CPU_BLOCK if self.devices[0].platform == "cpu" else OTHER_BLOCK)
         self.block = max(1, round(lanes / len(self._parts[0].coins) / LANES)) * LANES * len(self.devices)
         self._rollout = Rollout(
-            policy or QuoteStep(), self._parts[0], sizes.levels, self.block, self.window_steps, self.devices
+            policy or QuoteStep(),
+            self._parts[0],
+            sizes.levels,
+            self.block,
+            self.window_steps,
+            self.devices,
+            at_once=friction.order_ms == 0,
+            whole=friction.whole,
         )
 
     @property

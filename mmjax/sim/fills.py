@@ -11,6 +11,9 @@ is taken from what reaches the others (all of it: our lots stand in front of tho
 take, the trade reaches that much less far).  It is used once per interval: a quote that still crosses in the next one
 may meet what is left of an order again.
 
+With `whole`, an order that is reached at all, by a lot past its queue, a trade beyond it or a crossing quote, is filled
+to the end, volume or not: what simulators without partial fills do, and here only to compare with them.
+
 After that the queue.  Trades at p take from the front; a trade beyond it or a crossing quote leaves nothing in front,
 nor does a fill of ours.  What the book at the end shows less than trades explain was cancelled, and how much of that
 stood in front of us is the queue model's guess, with back = shown - ahead, both after the trades:
@@ -54,8 +57,8 @@ class Filled:
     ended_s: jax.Array
 
 
-def trade(r: Resting, o: Interval, queue_power: jax.Array) -> tuple[Resting, Filled]:
-    """An interval of one market passes over its orders at rest."""
+def trade(r: Resting, o: Interval, queue_power: jax.Array, whole: bool = False) -> tuple[Resting, Filled]:
+    """An interval of one market passes over its orders at rest; `whole` is static."""
     out = _outward(r.px)
     printed = (o.print_lots > 0)[:, None, :]
     print_out, print_lots = _outward(o.print_px)[:, None, :], o.print_lots[:, None, :]
@@ -66,8 +69,13 @@ def trade(r: Resting, o: Interval, queue_power: jax.Array) -> tuple[Resting, Fil
 
     ahead = jnp.ceil(r.ahead_lots).astype(jnp.int32)
     turn = _turn(out, r.ahead_lots)
-    traded_lots = _served(turn, r.lots, jnp.maximum(at_lots - ahead, 0) + beyond_lots)
-    crossed_lots = _served(turn, r.lots - traded_lots, cross_lots)
+    reached_lots = jnp.maximum(at_lots - ahead, 0) + beyond_lots
+    if whole:
+        traded_lots = jnp.where(reached_lots > 0, r.lots, 0)
+        crossed_lots = jnp.where(crosses, r.lots - traded_lots, 0)
+    else:
+        traded_lots = _served(turn, r.lots, reached_lots)
+        crossed_lots = _served(turn, r.lots - traded_lots, cross_lots)
     lots = traded_lots + crossed_lots
 
     at = at_lots.astype(jnp.float32)
@@ -76,7 +84,7 @@ def trade(r: Resting, o: Interval, queue_power: jax.Array) -> tuple[Resting, Fil
     shown = lots_at(o.book_px, o.book_lots, r.px)
     ahead_lots = _after_cancels(ahead_lots, r.shown_lots - at, shown, queue_power)
     left = r.lots - lots
-    filled, whole = lots > 0, (lots > 0) & (left == 0)
+    filled, done = lots > 0, (lots > 0) & (left == 0)
     after = dataclasses.replace(
         r,
         lots=left,
@@ -93,8 +101,8 @@ def trade(r: Resting, o: Interval, queue_power: jax.Array) -> tuple[Resting, Fil
         count=_count(filled),
         usd=total_usd,
         depth_bps=jnp.sum(usd * r.depth_bps, axis=-1) / jnp.maximum(total_usd, 1e-9),
-        ended_count=_count(whole),
-        ended_s=jnp.sum(jnp.where(whole, r.rest_s, 0.0), axis=-1),
+        ended_count=_count(done),
+        ended_s=jnp.sum(jnp.where(done, r.rest_s, 0.0), axis=-1),
     )
 
 

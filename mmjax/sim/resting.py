@@ -2,11 +2,12 @@
 
 A request is sent at the end of an interval and reaches the venue `order_steps` intervals later, at the end of that
 one; its answer is known `answer_steps` after that.  Until then the slot is busy, as it is live, so a slot has at most
-one request on its way.  What the venue then does:
+one request on its way.  With no latency at all it takes effect at once, behind the decision that sent it: then `send`
+is told so by `order_steps` = 1 and `arrive` follows it (see `rollout`).  What the venue does:
 
     place    refused if it would take; else it rests behind all that is shown at its price
-    modify   refused if the order is gone; with the same price and no more size than is left it keeps its place in the
-             queue; else it is a cancel and a place of the whole new size: refused because it would take, it is gone
+    modify   refused if the order is gone; else a cancel and a place of the whole new size, under a new number: its
+             place in the queue is lost, whatever changes (venue rule), and refused because it would take it is gone
     cancel   takes away what is left; of nothing it does nothing, and is not counted as refused
 
 Where a price is beyond the last level of the book nothing is known to stand in front of it, and nothing is assumed, as
@@ -54,8 +55,8 @@ class Resting:
 
 @record
 class Ended:
-    """What became of orders: ended_count, ended_s [S]: orders that rest no more (a modify that loses its place ends
-    one and starts another), and how long they had in all.  reject_count (): requests that the venue refused."""
+    """What became of orders: ended_count, ended_s [S]: orders that rest no more (a modify ends one and starts
+    another), and how long they had in all.  reject_count (): requests that the venue refused."""
 
     ended_count: jax.Array
     ended_s: jax.Array
@@ -81,6 +82,12 @@ def init(levels: int) -> Resting:
     )
 
 
+def nothing_ended() -> Ended:
+    """No order ended; numpy."""
+    sides = np.zeros(2, np.float32)
+    return Ended(ended_count=sides, ended_s=sides, reject_count=np.float32(0))
+
+
 def arrive(
     r: Resting,
     best_px: jax.Array,
@@ -101,21 +108,19 @@ def arrive(
     )
     opposite_px = best_px[::-1, None]
     takes = ((opposite_px > 0) & (_outward(r.asked_px) <= _outward(opposite_px))) | ~jnp.asarray(admitted)
-    shrinks = modifies & is_rest & (r.asked_px == r.px) & (r.asked_lots <= r.lots)
-    enters = (places | (modifies & is_rest)) & ~shrinks & (r.asked_lots > 0)
+    enters = (places | (modifies & is_rest)) & (r.asked_lots > 0)
     rests_anew = enters & ~takes
     gone = (arrives & (r.asked == Action.CANCEL.value)) | (enters & takes) | (modifies & (r.asked_lots <= 0))
     shown = lots_at(book_px, book_lots, jnp.where(rests_anew, r.asked_px, r.px))
     ended = is_rest & (gone | rests_anew)
     rest_s = r.rest_s + dt_s * is_rest.astype(jnp.float32)
     refused = (enters & takes) | (modifies & ~is_rest)
-    takes_over = rests_anew | shrinks
     after = Resting(
         px=jnp.where(gone, 0, jnp.where(rests_anew, r.asked_px, r.px)),
-        lots=jnp.where(gone, 0, jnp.where(takes_over, r.asked_lots, r.lots)),
+        lots=jnp.where(gone, 0, jnp.where(rests_anew, r.asked_lots, r.lots)),
         ahead_lots=jnp.where(rests_anew, jnp.maximum(shown, 0.0), jnp.where(gone, 0.0, r.ahead_lots)),
         shown_lots=jnp.where(rests_anew, shown, r.shown_lots),
-        depth_bps=jnp.where(takes_over, r.asked_depth_bps, r.depth_bps),
+        depth_bps=jnp.where(rests_anew, r.asked_depth_bps, r.depth_bps),
         rest_s=jnp.where(gone | rests_anew, 0.0, rest_s),
         asked=jnp.where(arrives, Action.KEEP.value, r.asked),
         asked_px=r.asked_px,

@@ -49,8 +49,8 @@ PACE = requests.Pace()
 class Terms:
     """What holds for an account, ().
 
-    order_steps: intervals until a request reaches the venue, at least 1.  answer_steps: until its answer is known,
-    after that.  queue_power: of the queue model, see `fills`.
+    order_steps: intervals until a request reaches the venue, at least 1 but for an exchange that is `at_once`.
+    answer_steps: until its answer is known, after that.  queue_power: of the queue model, see `fills`.
     """
 
     rules: money.Rules
@@ -61,11 +61,12 @@ class Terms:
 
 @record
 class Walk:
-    """Where a rollout stands: memory of the policy, own orders, money and margin, requests, positions of the last
-    horizon [H, A, C], and intervals passed ()."""
+    """Where a rollout stands: memory of the policy, own orders and what ended that is not yet known, money and margin,
+    requests, positions of the last horizon [H, A, C], and intervals passed ()."""
 
     policy: Any
     orders: resting.Resting
+    untold: resting.Ended
     money: money.Money
     standing: money.Standing
     purse: requests.Purse
@@ -105,25 +106,33 @@ LARGEST = ("held_max_usd", "drawdown_usd")  # of a window; the others are sums
 
 @dataclasses.dataclass(frozen=True)
 class Exchange:
-    """What happens in an interval, for a policy, with ladders of `levels` a side and intervals of `grid_s`."""
+    """What happens in an interval, for a policy, with ladders of `levels` a side and intervals of `grid_s`.
+
+    at_once: requests take effect behind the decision that sent them, before anything else trades, as they do where the
+    latency is shorter than what is left of a block.  whole: see `fills`.
+    """
 
     policy: Policy
     lift: Lift
     levels: int
     grid_s: float
     pace: requests.Pace = PACE
+    at_once: bool = False
+    whole: bool = False
 
-    def open(self, market: Market, terms: Terms) -> tuple[resting.Resting, money.Money, money.Standing, requests.Purse]:
+    def open(
+        self, market: Market, terms: Terms
+    ) -> tuple[resting.Resting, resting.Ended, money.Money, money.Standing, requests.Purse]:
         """An account at the start: no orders, no positions, its capital."""
         markets = market.live.shape[0]
-        none = resting.init(self.levels)
-        orders = jax.tree.map(lambda leaf: np.broadcast_to(leaf[..., None], (*leaf.shape, markets)), none)
+        none = resting.init(self.levels), resting.nothing_ended()
+        orders, untold = jax.tree.map(lambda leaf: np.broadcast_to(leaf[..., None], (*leaf.shape, markets)), none)
         capital_usd = terms.rules.capital_usd
         of_capital = ("high_usd", "seen_usd", "seen_free_usd", "peak_usd", "day_start_usd")
         cash = dataclasses.replace(money.init(markets, 0.0), **dict.fromkeys(of_capital, capital_usd))
         unknown_px = np.zeros(markets, np.int32)
         standing = money.stand(cash, terms.rules, market, unknown_px, *_at_rest(orders))
-        return orders, cash, standing, requests.init(self.pace)
+        return orders, untold, cash, standing, requests.init(self.pace)
 
     def pass_interval(
         self, params: Any, market: Market, terms: Terms, walk: Walk, row: Interval, tick: Tick, ago_lots: jax.Array
@@ -132,18 +141,19 @@ class Exchange:
         markets, each_market, each_account = market.live.shape[0], self.lift.each_market, self.lift.each_account
         own_terms = over_own_markets(terms, markets)
 
-        orders, filled = each_market(fills.trade)(walk.orders, row, own_terms.queue_power)
+        orders, filled = each_market(self._trade)(walk.orders, row, own_terms.queue_power)
         ruling = each_account(_settle)(terms, market, walk.money, walk.standing, orders, filled, row, ago_lots)
-        orders, filled, shown = each_market(self._arrive)(orders, filled, ruling.of_market, row)
+        orders, filled, shown = each_market(self._arrive)(orders, filled, ruling.of_market, row, walk.untold)
         known = each_account(self._look)(terms, market, ruling.money, walk.purse, orders, filled, row, tick)
         obs = each_market(self._see)(row, walk.money.mid2_px, known.money.position_lots, known.room_usd, filled, shown)
         memory, quotes = self.policy.decide(self.lift, params, market, walk.policy, obs, known.account)
         sent, purse = each_account(self._choose)(known.purse, quotes, orders)
-        orders, marks = each_market(self._send)(orders, quotes, sent, obs, filled, shown, own_terms, row)
+        orders, untold, marks = each_market(self._send)(orders, quotes, sent, obs, filled, shown, own_terms, row)
         marks = dataclasses.replace(marks, drawdown_usd=over_own_markets(known.fallen_usd, markets))
         after = Walk(
             policy=memory,
             orders=orders,
+            untold=untold,
             money=known.money,
             standing=known.standing,
             purse=purse,
@@ -152,13 +162,24 @@ class Exchange:
         )
         return after, marks
 
+    def _trade(
+        self, orders: resting.Resting, row: Interval, queue_power: jax.Array
+    ) -> tuple[resting.Resting, fills.Filled]:
+        return fills.trade(orders, row, queue_power, self.whole)
+
     def _arrive(
-        self, orders: resting.Resting, filled: fills.Filled, ruling: "_OfMarket", row: Interval
+        self,
+        orders: resting.Resting,
+        filled: fills.Filled,
+        ruling: "_OfMarket",
+        row: Interval,
+        untold: resting.Ended,
     ) -> tuple[resting.Resting, fills.Filled, "_Shown"]:
         """Of one market: what the venue ruled about its fills and requests, then what is due takes effect."""
         orders, filled, stopped = fills.rule(orders, filled, ruling.carried, ruling.closed)
-        best = row.best_px, row.book_px, row.book_lots
-        orders, ended = resting.arrive(orders, *best, ruling.admitted, jnp.float32(self.grid_s))
+        ended = untold
+        if not self.at_once:
+            orders, ended = self._take_effect(orders, row, ruling.admitted)
         px, lots, busy = resting.slots(orders)
         ended_count = filled.ended_count + ended.ended_count
         return (
@@ -174,6 +195,11 @@ class Exchange:
                 rest_s=(filled.ended_s + ended.ended_s) / jnp.maximum(ended_count, 1.0),
             ),
         )
+
+    def _take_effect(
+        self, orders: resting.Resting, row: Interval, admitted: jax.Array | bool
+    ) -> tuple[resting.Resting, resting.Ended]:
+        return resting.arrive(orders, row.best_px, row.book_px, row.book_lots, admitted, jnp.float32(self.grid_s))
 
     def _look(
         self,
@@ -251,23 +277,31 @@ class Exchange:
         shown: "_Shown",
         terms: Terms,
         row: Interval,
-    ) -> tuple[resting.Resting, Marks]:
-        """Of one market: changes leave; and what the interval adds to its window."""
+    ) -> tuple[resting.Resting, resting.Ended, Marks]:
+        """Of one market: changes leave; what is not yet known of them; and what the interval adds to its window."""
         mid2_px = obs.best_px[0] + obs.best_px[1]
-        after = resting.send(orders, quotes, sent, mid2_px, terms.order_steps, terms.answer_steps)
+        order_steps = jnp.int32(1) if self.at_once else terms.order_steps
+        after = resting.send(orders, quotes, sent, mid2_px, order_steps, terms.answer_steps)
+        untold = resting.nothing_ended()
+        if self.at_once:
+            after, untold = self._take_effect(after, row, True)
         held_usd = jnp.abs(obs.position_lots).astype(jnp.float32) * 0.5e-6 * mid2_px.astype(jnp.float32)
         sides_quoted = jnp.sum(jnp.any(orders.lots > 0, axis=-1).astype(jnp.float32))
-        return after, Marks(
-            fill_count=jnp.sum(filled.count),
-            fill_usd=jnp.sum(filled.usd),
-            crossed_usd=jnp.sum(grid.usd(filled.px, filled.crossed_lots)),
-            request_count=jnp.sum(sent.astype(jnp.float32)),
-            reject_count=shown.reject_count,
-            held_usd_s=held_usd * self.grid_s,
-            held_usd2_s=held_usd * held_usd * self.grid_s,
-            held_max_usd=held_usd,
-            quoted_s=sides_quoted * self.grid_s,
-            drawdown_usd=jnp.float32(0),
+        return (
+            after,
+            untold,
+            Marks(
+                fill_count=jnp.sum(filled.count),
+                fill_usd=jnp.sum(filled.usd),
+                crossed_usd=jnp.sum(grid.usd(filled.px, filled.crossed_lots)),
+                request_count=jnp.sum(sent.astype(jnp.float32)),
+                reject_count=shown.reject_count,
+                held_usd_s=held_usd * self.grid_s,
+                held_usd2_s=held_usd * held_usd * self.grid_s,
+                held_max_usd=held_usd,
+                quoted_s=sides_quoted * self.grid_s,
+                drawdown_usd=jnp.float32(0),
+            ),
         )
 
 
@@ -359,6 +393,7 @@ class Rollout:
     """A compiled rollout of `configs` configurations, a window of `window_steps` intervals at a time.
 
     One program for all tapes of the same kind and number of markets; `configs` must be a multiple of the devices.
+    at_once, whole: see `Exchange`.
     `trace_count` is how often it was traced: once.  Raises ConfigError for numbers that do not fit together.
     """
 
@@ -371,6 +406,8 @@ class Rollout:
         window_steps: int,
         devices: Sequence[Any] | None = None,
         pace: requests.Pace = PACE,
+        at_once: bool = False,
+        whole: bool = False,
     ):
         devices = list(devices or jax.local_devices())
         if configs % len(devices):
@@ -379,7 +416,7 @@ class Rollout:
         self.window_steps, self.grid_s = window_steps, tape.grid_ns * 1e-9
         self.trace_count = 0
         lift = Alone() if len(tape.facts) == 1 else Together()
-        self._exchange = Exchange(policy, lift, levels, self.grid_s, pace)
+        self._exchange = Exchange(policy, lift, levels, self.grid_s, pace, at_once, whole)
         self._layout = tape.layout
         self._mesh = Mesh(np.array(devices), (CONFIG,), axis_types=(AxisType.Auto,))
         self._facts: tuple = ()
@@ -417,11 +454,12 @@ class Rollout:
     # --- what is compiled
 
     def _begin(self, params: Any, market: Market, terms: Terms) -> Walk:
-        orders, cash, standing, purse = over_markets(self._exchange.open)(market, terms)
+        orders, untold, cash, standing, purse = over_markets(self._exchange.open)(market, terms)
         shape = market.live.shape
         return Walk(
             policy=self._exchange.policy.init(params),
             orders=orders,
+            untold=untold,
             money=cash,
             standing=standing,
             purse=purse,

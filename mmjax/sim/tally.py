@@ -16,14 +16,14 @@ PARTS = ("spread_usd", "adverse_usd", "inventory_usd", "fee_usd", "funding_usd")
 class Tally:
     """Of every window: leaves [W, A, C], windows, markets, configurations; float32.
 
-    spread_usd: earned by standing away from the mid.  adverse_usd: the mid's move over the horizon after a fill, against
-    us negative.  inventory_usd: the mid's move on what was held longer.  fee_usd: paid, positive.  funding_usd: got.
+    spread_usd: earned by standing away from the mid.  adverse_usd: the mid's move over the horizon after a fill,
+    against us negative.  inventory_usd: its move on what was held longer.  fee_usd: paid, positive.  funding_usd: got.
     fill_count, fill_usd: fills and their notional; crossed_usd: the part of it that met a crossing quote and no trade.
     request_count: orders, modifies, cancels sent.  reject_count: of them refused (would have taken, no margin).
     held_usd_s, held_usd2_s: integrals of |position| and its square.  held_max_usd: largest |position|.
     quoted_s: time with an own order at rest, of both sides together.
-    equity_usd [W, A, C]: of the market's account at the window's end.  drawdown_usd: deepest fall of it from its highest
-    point so far, within the window.  liquidated_count: how often the venue closed the account's positions.
+    equity_usd [W, A, C]: of the market's account at the window's end.  drawdown_usd: deepest fall of it from its
+    highest point so far, within the window.  liquidated_count: how often the venue closed the account's positions.
     """
 
     spread_usd: Any

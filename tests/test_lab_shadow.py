@@ -1,0 +1,494 @@
+"""The shadow: its present is the tape of the same stream, its trader is untouched, its regret is a plain mean."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field, replace
+
+import jax
+import numpy as np
+import pytest
+from loop_stage import Kit, play, settled
+
+from exec.lab import shadow as shadows
+from exec.lab.grid import build
+from exec.lab.present import Present, Window
+from exec.lab.regret import BATCHES, Score
+from exec.lab.rig import spec_of
+from exec.lab.shadow import Aside, Job, Lap, Race, Shadow, follow, words
+from exec.lab.synthetic import Synthetic
+from feeds.lead import LeadPrices
+from mmjax import schema
+from mmjax.calibrate.sweep import Friction
+from mmjax.record import broadcast
+from mmjax.schema import Dims
+from mmjax.sim.policy import GlftLadder, LadderParams
+from mmjax.sim.rollout import Rollout, ticks
+from mmjax.sim.tally import pnl_usd
+
+GRID_NS = 100_000_000
+STEPS = 50
+
+
+# --- the present
+
+
+def stream(seconds, markets=2):
+    """A source, its markets as the venue lists them, and its events."""
+    source = Synthetic(seconds, seed=3, markets=markets)
+    return source, [spec_of(row, fact) for row, fact in enumerate(source.facts)], list(source.events())
+
+
+def followed(specs, events, looks, window_steps=STEPS):
+    """A present that heard these events, with a look at the clock after each that `looks` names, [ns] or none."""
+    present, windows = Present(specs, LeadPrices(), window_steps), []
+    present.on_market_state(True, events[0][0])
+    for now_ns, event in events:
+        present.on_market(event, now_ns)
+        for look_ns in looks(now_ns):
+            windows += present.advance(look_ns)
+    return present, windows
+
+
+def test_the_windows_of_a_running_stream_are_the_tape_of_its_recording():
+    source, specs, events = stream(33.0)
+    rng = np.random.default_rng(1)
+    now_and_then = followed(specs, events, lambda now_ns: [now_ns] if rng.random() < 0.05 else [])
+    rarely = followed(specs, events, lambda now_ns: [now_ns + 1] if now_ns == events[-1][0] else [])
+    tape = build(source)
+    for _, windows in (now_and_then, rarely):
+        assert [window.number for window in windows] == list(range(6))
+        for number, window in enumerate(windows):
+            first, end = number * STEPS, (number + 1) * STEPS
+            assert np.array_equal(window.floats, tape.floats[first:end])
+            assert np.array_equal(window.ints, tape.ints[first:end])
+            assert window.end_ns == tape.start_ns + (end - 1) * GRID_NS
+            wanted = ticks(tape, first, end)
+            assert np.array_equal(window.tick.is_read, wanted.is_read)
+            assert np.array_equal(window.tick.is_midnight, wanted.is_midnight)
+    assert now_and_then[0].skipped == rarely[0].skipped == 0
+    assert tape.ints.any() and now_and_then[0].tape.layout.widths == tape.layout.widths
+
+
+def test_time_that_nobody_looked_at_is_skipped_and_counted():
+    source, specs, events = stream(40.0)
+    start_ns = events[0][0]
+    heard = [(now_ns, event) for now_ns, event in events if not 7e9 < now_ns - start_ns <= 22.3e9]
+    present, windows = followed(specs, heard, lambda now_ns: [now_ns])
+    assert present.skipped == 4  # 2 s of the second window and 15.4 s of silence
+    assert [window.number for window in windows] == list(range(4))
+    assert windows[1].end_ns == start_ns + 22_400_000_000 + 49 * GRID_NS
+    tape = build(source)
+    fields, wanted = tape.layout, tape.intervals()
+    seen = fields.over_time((windows[1].floats, windows[1].ints))
+    for name in ("best_px", "print_px", "print_lots", "mark_px", "traded_usd"):  # past the first look
+        assert np.array_equal(getattr(seen, name)[1:], getattr(wanted, name)[225:274]), name
+
+
+def test_a_lost_connection_and_a_hold_of_the_traders_close_the_market():
+    _, specs, events = stream(20.0)
+    present, windows = Present(specs, LeadPrices(), STEPS), []
+    start_ns = events[0][0]
+    present.on_market_state(True, start_ns)
+    for now_ns, event in events:
+        if now_ns - start_ns == 6_000_000_000 and present._heard == present._heard.__class__():
+            present.on_market_state(False, now_ns)
+        present.on_market(event, now_ns)
+        present.hold([now_ns - start_ns > 10e9, False])
+        windows += present.advance(now_ns)
+    ok = np.concatenate([present.tape.layout.over_time((w.floats, w.ints)).feed_ok for w in windows])
+    assert ok[10:55].all()
+    assert not ok[61:].any(axis=0)[0] or not ok[105:, 0].any()
+    assert not ok[105:, 0].any()
+
+
+def test_frames_nobody_takes_do_not_pile_up():
+    _, specs, events = stream(10.0)
+    present = Present(specs, LeadPrices(), STEPS)
+    for round_s in range(0, 60, 10):
+        for now_ns, event in events:
+            present.on_market(event, now_ns + round_s * 10**9)
+            assert len(present._heard) <= 8193
+    assert len(present.advance(events[-1][0] + 50 * 10**9)) > 8
+
+
+# --- regret
+
+
+def test_means_and_errors_are_those_of_the_windows():
+    rng = np.random.default_rng(0)
+    windows, lanes = 100, 5
+    usd, fills = rng.normal(size=(windows, lanes)), rng.integers(0, 4, (windows, lanes)).astype(float)
+    score = Score(lanes, 5.0)
+    for row in range(windows):
+        score.add(usd[row], fills[row])
+    standing = score.standing()
+    assert score.windows == windows and score.hours == pytest.approx(windows * 5 / 3600)
+    np.testing.assert_allclose(standing.usd_per_h, usd.mean(axis=0) * 720)
+    np.testing.assert_allclose(standing.regret_usd_per_h, (usd - usd[:, :1]).mean(axis=0) * 720, atol=1e-9)
+    np.testing.assert_allclose(standing.fills_per_h, fills.mean(axis=0) * 720)
+    plain = (usd - usd[:, :1]).std(axis=0, ddof=1) / np.sqrt(windows) * 720
+    np.testing.assert_allclose(standing.error_usd_per_h[1:], plain[1:], rtol=0.35)
+    assert standing.error_usd_per_h[0] == standing.regret_usd_per_h[0] == 0
+    best_first = sorted(range(1, lanes), key=lambda lane: -standing.regret_usd_per_h[lane])
+    assert standing.order().tolist() == best_first
+
+
+def test_what_is_kept_does_not_grow_and_the_error_counts_the_memory():
+    """Of an AR(1) of coefficient 0.9 the mean is sqrt(1.9 / 0.1) = 4.4 times less sure than its windows suggest."""
+    rng = np.random.default_rng(1)
+    windows, lanes = 6000, 64
+    score, path = Score(lanes, 5.0), np.zeros(lanes)
+    sums = np.zeros(lanes)
+    for _ in range(windows):
+        path = 0.9 * path + np.sqrt(1 - 0.81) * rng.normal(size=lanes)
+        path[0] = 0.0
+        sums += path
+        score.add(path, np.zeros(lanes))
+        assert len(score._batches) < BATCHES
+    standing = score.standing()
+    np.testing.assert_allclose(standing.usd_per_h, sums / windows * 720, rtol=1e-9, atol=1e-9)
+    wanted = np.sqrt(1.9 / 0.1 / windows) * 720
+    assert np.median(standing.error_usd_per_h[1:]) == pytest.approx(wanted, rel=0.15)
+
+
+def test_the_best_of_many_that_are_equal_is_not_called_better():
+    lucky, found = 0, 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        score = Score(101, 5.0)
+        edge = np.zeros(101)
+        edge[7] = 1.0
+        planted = Score(101, 5.0)
+        for _ in range(120):
+            usd = rng.normal(size=101)
+            score.add(usd, np.zeros(101))
+            planted.add(usd + edge, np.zeros(101))
+        lucky += bool(score.standing().beyond_luck.any())
+        found += planted.standing().order()[0] == 7 and bool(planted.standing().beyond_luck[7])
+    assert lucky <= 6 and found >= 39  # once in twenty: more than 6 of 40 would come by chance once in a hundred times
+
+
+def test_too_little_is_not_told_and_sick_lanes_are_left_out():
+    score = Score(3, 5.0)
+    assert not score.standing().usd_per_h.any() and not score.standing().beyond_luck.any()
+    for _ in range(7):
+        score.add(np.array([0.0, 1.0, np.nan]), np.zeros(3))
+    standing = score.standing()
+    assert np.isnan(standing.error_usd_per_h).all() and not standing.beyond_luck.any()
+    assert standing.order().tolist() == [1] and np.isnan(standing.regret_usd_per_h[2])
+    for _ in range(200):
+        score.add(np.array([0.0, 1.0, 2.0]), np.zeros(3))
+    assert score.standing().order().tolist() == [1]
+    assert score.standing().regret_usd_per_h[1] == pytest.approx(720)
+
+
+# --- the shadow's books
+
+
+@dataclass
+class Paper:
+    """A track that answers when it is told to; the lanes of window k earn k + 1 times `usd`."""
+
+    usd: np.ndarray
+    fault: str = ""
+    waiting: list = field(default_factory=list)
+    waits: list = field(default_factory=list)
+    answers: int = 0
+    ended: int = 0
+
+    def give(self, window):
+        self.waiting.append(window.number)
+
+    def taken(self, wait_s=0.0):
+        self.waits.append(wait_s)
+        count = max(self.answers, 1 if wait_s else 0)
+        done, self.waiting = self.waiting[:count], self.waiting[count:]
+        return [Lap(number, (number + 1) * self.usd, np.ones(len(self.usd))) for number in done]
+
+    def end(self):
+        self.ended += 1
+
+
+class Stub:
+    """A present that has one window ready at every look."""
+
+    window_steps, grid_ns, skipped = 50, GRID_NS, 0
+
+    def __init__(self):
+        self.count, self.held = 0, []
+
+    def hold(self, held):
+        self.held.append(held)
+
+    def advance(self, now_ns):
+        self.count += 1
+        return [Window(self.count - 1, now_ns, np.zeros((50, 4, 2)), np.zeros((50, 4, 2)), None)]
+
+
+def lineup_of(lanes):
+    names = tuple(["active"] + [f"c {lane}" for lane in range(1, lanes)])
+    return shadows.Lineup(names, tuple({"spread.floor_bps": float(lane)} for lane in range(lanes)), None)
+
+
+class Turned:
+    def __init__(self, now_ns):
+        self.now_ns = now_ns
+
+
+def desk(track, patient=False, warmup_s=10.0, lanes=3):
+    """A shadow whose trader has earned 10 usd more at every look."""
+    earned = iter(range(10, 10**6, 10))
+    return Shadow(
+        lineup_of(lanes), Stub(), track, lambda: float(next(earned)), lambda: [True, False], patient, warmup_s
+    )
+
+
+def test_windows_behind_the_warm_up_are_scored_and_what_was_earned_in_them():
+    track = Paper(np.array([1.0, 3.0, -1.0]), answers=99)
+    shadow = desk(track)
+    for look in range(6):
+        shadow.watch(Turned(look * 10**9))
+    report = shadow.report()
+    windows = [2, 3, 4, 5]  # the first two are the warm-up
+    assert report["windows"] == len(windows) and report["dropped"] == 0
+    mean = np.mean([number + 1 for number in windows]) * 720
+    assert report["active_usd_per_h"] == pytest.approx(mean)
+    assert report["realised_usd_per_h"] == pytest.approx(10 * 720)
+    assert [top["name"] for top in report["top"]] == ["c 1", "c 2"]
+    assert report["top"][0]["regret_usd_per_h"] == pytest.approx(2 * mean)
+    assert report["top"][0]["params"] == {"spread.floor_bps": 1.0} and report["better"] == 1
+    assert shadow.present.held == [[True, False]] * 6
+    shadow.close()
+    shadow.close()
+    assert track.ended == 1 and json.loads(json.dumps(shadow.report())) == shadow.report()
+
+
+def test_a_shadow_that_cannot_keep_up_drops_and_counts():
+    track = Paper(np.ones(3))
+    shadow = desk(track, warmup_s=0.0)
+    for look in range(50):
+        shadow.watch(Turned(look))  # all within one look for answers
+    assert len(track.waiting) == shadows.BEHIND and shadow.dropped == 50 - shadows.BEHIND
+    track.answers = 99
+    shadow.watch(Turned(10**9))
+    assert shadow.report()["windows"] == shadows.BEHIND
+    assert shadow.report()["realised_usd_per_h"] == pytest.approx(10 * 720)  # what fell into dropped ones is left out
+    assert set(track.waits) == {0.0}
+
+
+def test_a_patient_shadow_waits_and_drops_nothing():
+    track = Paper(np.ones(3))
+    shadow = desk(track, patient=True, warmup_s=0.0)
+    for look in range(50):
+        shadow.watch(Turned(look))
+    assert len(track.waiting) == shadows.BEHIND and shadow.dropped == 0
+    shadow.close()
+    assert shadow.report()["windows"] == 50 and shadow.dropped == 0 and not track.waiting
+
+
+def test_what_is_under_way_at_the_end_is_counted_as_dropped():
+    track = Paper(np.ones(3))
+    shadow = desk(track, warmup_s=0.0)
+    for look in range(5):
+        shadow.watch(Turned(look))
+    shadow.close()
+    assert track.ended == 1 and shadow.report()["windows"] + shadow.dropped == 5
+
+
+def test_a_fault_is_said_once_and_ends_the_shadow_alone(caplog):
+    track = Paper(np.ones(3), answers=99)
+    shadow = desk(track, warmup_s=0.0)
+    with caplog.at_level(logging.WARNING):
+        shadow.watch(Turned(0))
+        shadow.watch(Turned(10**9))
+        track.fault = "it fell"
+        for look in range(2, 6):
+            shadow.watch(Turned(look * 10**9))
+        shadow.close()
+    assert [record.getMessage() for record in caplog.records] == ["shadow ended: it fell; the run goes on"]
+    assert track.ended == 1 and shadow.report()["fault"] == "it fell"
+    assert "ended: it fell" in shadow.words() and shadow.report()["windows"] >= 2
+
+
+def test_words_say_what_can_be_told():
+    shadow = desk(Paper(np.array([1.0, 3.0, -1.0]), answers=99), warmup_s=0.0)
+    assert words(shadow.report()) == "shadow of 2 configurations: nothing to tell yet"
+    for look in range(12):
+        shadow.watch(Turned(look * 10**9))
+    told = shadow.words()
+    assert "1.0 min: best c 1 +9,360.00 +- " in told and "active +4,680.00 usd/h simulated, +7,200.00 realised" in told
+    sick = desk(Paper(np.array([np.nan, 1.0, 1.0]), answers=99), warmup_s=0.0)
+    sick.watch(Turned(0))
+    assert "active: not a number" in sick.words() and sick.report()["top"] == []
+
+
+# --- the race
+
+
+def ladders(configs, markets):
+    """Ladders of different widths, leaves [A, C]."""
+    half_bps = np.broadcast_to(np.linspace(0.2, 2.0, configs, dtype=np.float32), (markets, configs)).copy()
+
+    def every(value, dtype=np.float32):
+        return np.full((markets, configs), value, dtype)
+
+    return LadderParams(
+        half_bps=half_bps,
+        spacing_bps=every(1.0),
+        skew_bps=every(0.1),
+        band_bps=every(0.2),
+        quantum_lots=every(100, np.int32),
+        max_position_lots=every(1000, np.int32),
+    )
+
+
+def job_of(tape, configs=8, **changes):
+    markets = len(tape.facts)
+    market = broadcast(schema.empty_market(Dims(markets=markets, levels=2)), markets)
+    market = replace(market, live=np.ones(markets, np.int32), leverage_set_lev=np.full(markets, 10.0, np.float32))
+    for row, fact in enumerate(tape.facts):
+        market.px_decimals[row] = 6 - fact.sz_decimals
+    params, terms = ladders(configs, markets), Friction().terms(tape.grid_ns, configs)
+    return replace(Job(GlftLadder(), tape, params, market, terms, 2, STEPS), **changes)
+
+
+@pytest.fixture(scope="module")
+def raced():
+    """A stream of one market, its windows, and the laps of a race in this process."""
+    source, specs, events = stream(31.0, 1)
+    present, windows = followed(specs, events, lambda now_ns: [now_ns])
+    job = job_of(present.tape)
+    race = Race(job)
+    return source, windows, job, [race.lap(window) for window in windows]
+
+
+def test_a_race_on_the_running_stream_is_the_rollout_of_its_tape(raced):
+    source, windows, job, laps = raced
+    tape = build(source)
+    rollout = Rollout(GlftLadder(), tape, 2, 8, STEPS, devices=jax.local_devices()[:1])
+    walk = rollout.start(job.params, job.market, job.terms)
+    assert len(laps) == len(windows) == 6
+    for number, lap in enumerate(laps):
+        span = slice(number * STEPS, (number + 1) * STEPS)
+        walk, tally = rollout.run(walk, tape.floats[span], tape.ints[span], ticks(tape, span.start, span.stop))
+        assert lap.number == number
+        assert np.array_equal(lap.usd, np.asarray(pnl_usd(tally), np.float64).sum(axis=0))
+        assert np.array_equal(lap.fills, np.asarray(tally.fill_count)[0])
+    assert sum(lap.fills.sum() for lap in laps) > 0 and len({lap.usd.tobytes() for lap in laps}) > 1
+
+
+def test_aside_it_is_the_same_and_its_death_is_named(raced):
+    _, windows, job, laps = raced
+    track = Aside(job)
+    try:
+        for window in windows:
+            track.give(window)
+        found = []
+        while len(found) < len(windows) and not track.fault:
+            found += track.taken(1.0)
+        assert not track.fault
+        for lap, wanted in zip(found, laps, strict=True):
+            assert lap.number == wanted.number
+            assert np.array_equal(lap.usd, wanted.usd) and np.array_equal(lap.fills, wanted.fills)
+        os.kill(track._process.pid, signal.SIGKILL)
+        while not track.fault:
+            assert track.taken(1.0) == []
+        assert "ended with exit code -9" in track.fault
+    finally:
+        track.end()
+    assert track._process.exitcode is not None and not track._thread.is_alive()
+
+
+def test_what_fails_there_is_told_in_its_words(raced):
+    _, windows, job, _ = raced
+    track = Aside(replace(job, levels="two"))
+    try:
+        while not track.fault:
+            assert track.taken(1.0) == []
+        assert "Error: " in track.fault and "exit code" not in track.fault
+    finally:
+        track.end()
+
+
+# --- beside the real loop
+
+
+@pytest.fixture(scope="module")
+def kit():
+    """Six markets and their compiled step."""
+    return Kit()
+
+
+class Ahead(Paper):
+    """A track that keeps what it was given."""
+
+    def give(self, window):
+        super().give(window)
+        self.windows = [*getattr(self, "windows", []), window]
+
+
+def test_the_trader_does_not_notice_its_shadow(kit, tmp_path, monkeypatch):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"spread.risk_aversion": 1.5}\n{"spread.floor_bps": 4}\n')
+    plain = play(kit, tmp_path / "plain", 40.0)
+    jobs, seen = [], []
+
+    def aside(job):
+        jobs.append(job)
+        return Ahead(np.arange(3.0), answers=99)
+
+    def beside(stage):
+        stage.shadow = follow(stage.loop, kit.settings, path, patient=True, cache=None)
+        stage.loop.watchers.append(lambda turn: seen.append((turn.now_ns, stage.loop.tape.mid2_px(0))))
+
+    monkeypatch.setattr(shadows, "Aside", aside)
+    stage = play(kit, tmp_path / "shadowed", 40.0, prepare=beside)
+    stage.shadow.close()
+    settled(stage)
+    assert stage.loop.trace.hexdigest() == plain.loop.trace.hexdigest()
+    assert stage.loop.steps == plain.loop.steps
+
+    (job,), (track, report) = jobs, (stage.shadow._track, stage.shadow.report())
+    assert report["configs"] == 2 and report["dropped"] == 0 and not report["fault"]
+    assert len(track.windows) == 7  # of 5 s within the 40 that include start and end
+    markets = len(stage.loop.specs)
+    active = kit.step.params
+    for wanted, raced in zip(jax.tree.leaves(active), jax.tree.leaves(job.params), strict=True):
+        assert raced.shape == (markets, 8) and np.array_equal(wanted[:markets], raced[:, 0])
+    assert job.params.spread.risk_aversion[:, 1].tolist() == [1.5] * markets
+    assert job.params.spread.floor_bps[:, 2].tolist() == [4.0] * markets
+    assert job.market.live.tolist() == [1] * markets and len(job.tape.facts) == markets
+    assert job.levels == kit.step.dims.levels and job.terms.rules.capital_usd.tolist() == [10_000.0] * 8
+
+    layout, compared = job.tape.layout, 0
+    known = dict(seen)
+    for window in track.windows:
+        best_px = layout.over_time((window.floats, window.ints)).best_px[:, :, 0]
+        for step in range(STEPS):
+            end_ns = window.end_ns - (STEPS - 1 - step) * GRID_NS
+            if end_ns in known:
+                compared += 1
+                assert best_px[step].sum() == known[end_ns]
+    assert compared > 20
+
+
+@pytest.mark.long
+def test_the_program_with_a_shadow_trades_as_without(tmp_path):
+    path = tmp_path / "a.toml"
+    path.write_text('configs = 20\n[space]\n"spread.risk_aversion" = {}\n"spread.floor_bps" = {}\n')
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "mmjax", "paper", "--fast", "--json", "--markets", "BTC,WIF", "--seconds", "150"]
+    runs = []
+    for more in ((), ("--shadow", str(path))):
+        done = subprocess.run([*command, *more], capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
+        runs.append(json.loads(done.stdout))
+    plain, shadowed = runs
+    assert plain["trace_hash"] == shadowed["trace_hash"] and "shadow" not in plain
+    shadow = shadowed["shadow"]
+    assert shadow["configs"] == 20 and shadow["dropped"] == 0 and not shadow["fault"]
+    assert shadow["windows"] == 17 and shadow["top"]  # 150 s and the way out, less 60 s
