@@ -56,7 +56,7 @@ def backtest(
     terms = Terms(_one_source(source), seconds, window_s, latency_ms * 1e-3, **folders)
     bar = _progress(len(settings)) if sys.stderr.isatty() and not as_json else None
     run = trade(names, settings, terms, workers, bar)
-    document = told(run, terms)
+    document = told(run, terms, *_fast([run.settings[index] for index in run.done], terms))
     print(json.dumps(document)) if as_json else _show(document)  # noqa: T201
     if run.is_cut_short or len(run.done) < len(names):
         raise typer.Exit(1)
@@ -106,6 +106,24 @@ def told(run: Backtest, terms: Any, fast: Any = None, fast_coins: Sequence[str] 
         exact = [run.results[index] for index in run.done]
         document["comparison"] = dataclasses.asdict(compared(exact, fast, fast_coins))
     return document
+
+
+def _fast(settings: list[Any], terms: Any) -> tuple[Any, Sequence[str]]:
+    """The fast tier of these configurations under the venue's conditions, and its markets; nothing for none."""
+    from exec.lab import fast
+    from exec.machine import prepare_rollouts
+    from mmjax import cli
+    from mmjax.calibrate.sweep import Friction
+
+    if not settings:
+        return None, ()
+    prepare_rollouts()
+    cli.cached_compiles()
+    tape = fast.tape_of(terms.tape, terms.grid_ns, terms.start_ns, terms.seconds)
+    friction = Friction(
+        settings[0].run.capital_usd, order_ms=fast.order_ms(terms.latency_s, terms.grid_s), queue_power=0
+    )
+    return fast.roll(tape, settings, friction, terms.window_s)
 
 
 def compared(exact: Sequence[Any], fast: Any, fast_coins: Sequence[str]) -> Any:

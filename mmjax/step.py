@@ -11,6 +11,7 @@ import dataclasses
 import pickle
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Protocol
 
 import jax
@@ -62,16 +63,18 @@ def account_step(
     obs: Obs,
     account: Account,
     read: Callable[[Quotes, Info], Any],
+    look: Callable[[Market, Obs, Account], Sight] = sight.look,
 ) -> tuple[State, Any]:
     """One step of every account: the new memory and what `read` takes of each market's quotes and explanation.
 
     The same functions as `step`, in the same order; how a function of one market or of one account becomes one of all
-    is the caller's (`mmjax.sim.lift`).  Leaves are those of one account with its markets last, those of `account`
+    is the caller's (`mmjax.sim.lift`), and so may `look` be.  Leaves are those of one account with its markets last, those of `account`
     scalars, both with whatever axes `each_account` adds behind.
     """
     own = over_own_markets(account, market.live.shape[0])
     heard = each_account(_hear)(params, market, state)
-    view, state, proposal = each_market(_think)(params, market, state, obs, own, heard)
+    think = partial(_think, look=look)
+    view, state, proposal = each_market(think)(params, market, state, obs, own, heard)
     agreed = each_account(_agree)(params, state, proposal, account)
 
     def place(*records: Any) -> tuple[State, Any]:
@@ -108,10 +111,16 @@ def _hear(params: Params, market: Market, state: State) -> Heard:
 
 
 def _think(
-    params: Params, market: Market, state: State, obs: Obs, account: Account, heard: Heard
+    params: Params,
+    market: Market,
+    state: State,
+    obs: Obs,
+    account: Account,
+    heard: Heard,
+    look: Callable[[Market, Obs, Account], Sight] = sight.look,
 ) -> tuple[Sight, State, quote.Proposal]:
     """All that one market does before the account's margin is shared out."""
-    view = sight.look(market, obs, account)
+    view = look(market, obs, account)
     state = quote.see(params, market, state, obs, account, view, heard)
     return view, state, quote.propose(params, market, state, obs, account, view, heard)
 

@@ -19,9 +19,11 @@ from trace_stage import market, walking_tape
 from mmjax import model
 from mmjax.record import broadcast
 from mmjax.sim.policy import GlftLadder, LadderParams
+from mmjax.sim.tally import Tally
 
 GONE_AFTER_S = 3
 ROOT = Path(__file__).resolve().parents[1]
+LANES = 32  # market-configurations at once on a device
 MARKETS, WINDOW_STEPS, WINDOWS = 2, 10, 60
 
 
@@ -46,7 +48,7 @@ def ladders(half_bps, skew_bps):
     )
 
 
-def study(folder, devices=None, team=None, block=12):
+def study(folder, devices=None, team=None):
     """Over spread.floor_bps and spread.risk_aversion, which are half-spread and skew of a fixed ladder here."""
     from exec.lab.rig import Rig
     from exec.lab.study import Options, Study
@@ -55,13 +57,11 @@ def study(folder, devices=None, team=None, block=12):
 
     class LadderSweep(Sweep):
         def run(self, params, first_window=0, end_window=None):
-            return super().run(
-                ladders(params.spread.floor_bps, params.spread.risk_aversion), first_window, end_window
-            )
+            return super().run(ladders(params.spread.floor_bps, params.spread.risk_aversion), first_window, end_window)
 
     recorded = tape()
     rig = Rig(recorded, None, broadcast(model.default_params(), MARKETS), market(MARKETS, 2))
-    options = Options(Friction(), Sizes(WINDOW_STEPS * 0.1, 2, block), warmup_s=2.0)
+    options = Options(Friction(), Sizes(WINDOW_STEPS * 0.1, 2, LANES), warmup_s=2.0)
     varied = space.from_words(["spread.floor_bps=0.5:5", "spread.risk_aversion=0.01:1:log"])
     made = Study(folder, "calibration", rig, "made up", varied, options, 3, devices=devices, team=team)
     made.sweep = LadderSweep(
@@ -74,7 +74,7 @@ def calibrated(made, progress=lambda configs, steps: None):
     """Searched and judged."""
     from exec.lab import calibrating
 
-    effort = calibrating.Effort(configs=40, folds=2, purge_s=2.0)
+    effort = calibrating.Effort(configs=100, folds=2, purge_s=2.0)
     return calibrating.calibrate(made, effort, progress)
 
 
@@ -87,19 +87,24 @@ def told(found, computed=0):
     return {"digest": digest.hexdigest(), "trials": found.trials, "computed": computed}
 
 
-def rolled(devices, accounts, block):
-    """Digest of a sweep of 13 ladders, split over these devices."""
+def rolled(devices):
+    """Digest of a sweep of 40 ladders, split over these devices."""
     from mmjax.calibrate.sweep import Friction, Sizes, Sweep
 
-    half_bps = np.broadcast_to(np.linspace(0.3, 4, 13, dtype=np.float32), (MARKETS, 13))
+    half_bps = np.broadcast_to(np.linspace(0.3, 4, 40, dtype=np.float32), (MARKETS, 40))
     sweep = Sweep(
-        tape(), market(MARKETS, 2), Friction(), Sizes(WINDOW_STEPS * 0.1, 2, block), accounts, GlftLadder(), devices
+        tape(),
+        market(MARKETS, 2),
+        Friction(),
+        Sizes(WINDOW_STEPS * 0.1, 2, LANES),
+        policy=GlftLadder(),
+        devices=devices,
     )
+    parts = [done.tally for done in sweep.run(ladders(half_bps, half_bps / 8), 0, 12)]
     digest = hashlib.blake2b(digest_size=16)
-    for done in sweep.run(ladders(half_bps, half_bps / 8), 0, 6):
-        for name in sorted(done.tally.__dataclass_fields__):
-            digest.update(np.ascontiguousarray(getattr(done.tally, name)[..., : done.count]).tobytes())
-    return digest.hexdigest()
+    for name in Tally.__dataclass_fields__:
+        digest.update(np.concatenate([getattr(part, name) for part in parts], axis=-1).tobytes())
+    return {"digest": digest.hexdigest(), "blocks": len(parts)}
 
 
 def by_devices(counts):
@@ -109,8 +114,7 @@ def by_devices(counts):
     from exec.machine import prepare_rollouts
 
     devices = prepare_rollouts(max(counts))
-    shared = [rolled(devices[:count], "shared", 52 // count) for count in counts]
-    return {"devices": jax.local_device_count(), "shared": shared}
+    return {"devices": jax.local_device_count(), "rolled": [rolled(devices[:count]) for count in counts]}
 
 
 class Count:
@@ -157,7 +161,7 @@ def main(said):
     count = Count(said.get("killed_after", 0))
     with team(Place(*said["place"]), join_s=60, gone_after_s=GONE_AFTER_S) as mates:
         devices = prepare_rollouts(said["devices"])
-        made = study(Path(said["folder"]), devices, mates, said["block"])
+        made = study(Path(said["folder"]), devices, mates)
         found = calibrated(made, count)
     print(json.dumps(told(found, count.computed)))  # noqa: T201
 

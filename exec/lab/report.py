@@ -26,8 +26,7 @@ p.reading { color: #555; margin: 0 0 8px; max-width: 90ch; } p { max-width: 90ch
 div.wide { overflow-x: auto; } div.figure { margin: 8px 0; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; margin: 10px 0; }
 th, td { padding: 3px 12px 3px 0; text-align: right; vertical-align: top; border-bottom: 1px solid #e4e4e4; }
-th:first-child, td:first-child { text-align: left; } th { color: #555; font-weight: 600; }
-table.facts td { text-align: left; }
+th { color: #555; font-weight: 600; } .word, caption { text-align: left; } caption { color: #555; padding: 4px 0; }
 @media print { nav { display: none; } section { break-inside: avoid; } }
 """
 DRAW = """
@@ -112,9 +111,11 @@ def _figure(name: str, figure: dict) -> str:
 
 def _table(table: Table) -> str:
     def row(cells: tuple[str, ...], kind: str) -> str:
-        return "<tr>" + "".join(f"<{kind}>{html.escape(cell)}</{kind}>" for cell in cells) + "</tr>\n"
+        words = (f'<{kind} class="word">{html.escape(cell)}</{kind}>' for cell in cells[: table.texts])
+        numbers = (f"<{kind}>{html.escape(cell)}</{kind}>" for cell in cells[table.texts :])
+        return f"<tr>{''.join(words)}{''.join(numbers)}</tr>\n"
 
-    facts = ' class="facts"' if table.columns == ("", "value") else ""
-    head = "" if facts else f"<thead>{row(table.columns, 'th')}</thead>\n"
+    caption = f"<caption>{html.escape(table.caption)}</caption>\n" if table.caption else ""
+    head = f"<thead>{row(table.columns, 'th')}</thead>\n" if table.columns else ""
     body = "".join(row(cells, "td") for cells in table.rows)
-    return f'<div class="wide"><table{facts}>{head}<tbody>{body}</tbody></table></div>\n'
+    return f'<div class="wide"><table>{caption}{head}<tbody>{body}</tbody></table></div>\n'

@@ -22,20 +22,21 @@ COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK)
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "5px,2px")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "x", "cross")
 SCALE = "Cividis"
-PANEL_PX = 300  # height of a row of panels
-GAP = 0.09  # between panels, of the whole
+PANEL_PX, GAP_PX, AROUND_PX = 260, 84, 110  # heights: a row of panels, between rows, above and below all
+GAP = 0.09  # between panels side by side, of the whole width
 
 
 def grid(panels: int, columns: int, titles: Sequence[str] = ()) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """Layout of panels row by row, and for each the names of its axes as traces have them."""
     rows = -(-panels // columns)
-    layout = _plain(PANEL_PX * rows + 110)
+    inner_px = PANEL_PX * rows + GAP_PX * (rows - 1)
+    layout = _plain(inner_px + AROUND_PX)
     layout["annotations"], axes = [], []
-    wide, high = (1.0 - GAP * (columns - 1)) / columns, (1.0 - 1.4 * GAP * (rows - 1)) / rows
+    wide, high = (1.0 - GAP * (columns - 1)) / columns, PANEL_PX / inner_px
     for panel in range(panels):
         row, column = divmod(panel, columns)
         number = "" if panel == 0 else str(panel + 1)
-        left, top = column * (wide + GAP), 1.0 - row * (high + 1.4 * GAP)
+        left, top = column * (wide + GAP), 1.0 - row * (PANEL_PX + GAP_PX) / inner_px
         domains = {"x": [left, min(left + wide, 1.0)], "y": [max(top - high, 0.0), top]}
         for letter, other in (("x", "y"), ("y", "x")):
             layout[f"{letter}axis{number}"] = _axis() | {"domain": domains[letter], "anchor": other + number}

@@ -21,6 +21,7 @@ from mmjax.sim.tally import PARTS
 
 SHOWN_POINTS = 2000  # of configurations that are not on the front
 SHOWN_ROWS = 16  # of the front in a table, of candidates in a figure
+LEAST_PROB = 1e-4  # that is written out
 COLUMNS = 3  # of panels
 SCORE_ROWS = {
     "utility, usd/h": "utility_usd_per_h",
@@ -43,15 +44,18 @@ SCORE_ROWS = {
     "liquidations": "liquidated_count",
 }
 AGAINST = {"drawdown, usd": "drawdown_usd", "inventory rms, usd": "inventory_rms_usd", "requests/h": "requests_per_h"}
+PART_NAMES = {name: name.removesuffix("_usd") for name in PARTS} | {"fee_usd": "fees paid"}
 QUEUE_MODELS = {0.0: "risk averse", 1.0: "even"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Cells as text, the first column names the row."""
+    """Cells as text, the first `texts` columns words, the others numbers; no columns: the rows are facts by name."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    texts: int = 1
+    caption: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +99,12 @@ def number(value: float | None, digits: int = 4) -> str:
 
 def share(value: float | None) -> str:
     """A fraction in percent."""
-    return "–" if value is None or not np.isfinite(value) else f"{100 * value:.1f} %".replace("-", "−")
+    return "–" if value is None or not np.isfinite(value) else f"{number(100 * value, 3)} %"
+
+
+def prob(value: float) -> str:
+    """A chance as text; those too small to be told apart are not called zero."""
+    return f"< {LEAST_PROB:g}" if value < LEAST_PROB else number(value, 3)
 
 
 # --- sections
@@ -103,13 +112,10 @@ def share(value: float | None) -> str:
 
 def summary(found: Findings) -> Section:
     """Where it all comes from, and how the chosen configuration compares."""
-    facts = Table(("", "value"), tuple(found.provenance.items()))
+    facts = Table((), tuple(found.provenance.items()), texts=2)
     scored = tuple(_score_table(one) for one in found.scored)
-    words = found.notes + tuple(
-        f"Table {index + 2}: scores on {one.span}." for index, one in enumerate(found.scored) if one.names
-    )
     reading = "What was run, on which data; scores are per hour of tape unless they say otherwise."
-    return Section("Summary", reading, words, (), (facts, *scored))
+    return Section("Summary", reading, found.notes, (), (facts, *scored))
 
 
 def front(found: Front | None) -> Section:
@@ -164,7 +170,7 @@ def sensitivity(found: Sensitivity | None) -> Section:
         traces.append(figure.band(at, curve - error, curve + error, kind, **on))
         more = {"mode": "lines+markers", "showlegend": False}
         traces.append(figure.line(at, curve, effect.name, kind, **more, **on))
-        figure.axis(layout, axes[panel][0], "", axes_of[effect.name].log)
+        figure.axis(layout, axes[panel][0], "", **_scaled(axes_of[effect.name]))
         matched = {"matches": "y"} if panel else {}
         figure.axis(layout, axes[panel][1], "usd/h" if panel % COLUMNS == 0 else "", **matched)
     pairs = surface.leading_pairs(found)
@@ -200,9 +206,9 @@ def identification(found: Sensitivity | None) -> Section:
             effect.name,
             number(effect.range_usd_per_h),
             share(effect.share),
-            number(effect.time_prob, 3),
-            number(effect.config_prob, 3),
-            number(effect.prob, 3),
+            prob(effect.time_prob),
+            prob(effect.config_prob),
+            prob(effect.prob),
             "yes" if effect.is_identified else "no",
         )
         for effect in sorted(found.effects, key=lambda effect: (effect.prob, -effect.range_usd_per_h))
@@ -226,8 +232,8 @@ def tracks(found: Sequence[Track], spans: Sequence[Span]) -> Section:
             figure.line(minutes, one.pnl_usd, "P&L", 6, line={"color": figure.BLACK, "width": 3}, **on, **shown)
         )
         for part, name in enumerate(PARTS):
-            sign, label = (-1.0, "fees (paid)") if name == "fee_usd" else (1.0, name.removesuffix("_usd"))
-            traces.append(figure.line(minutes, sign * one.parts_usd[name], label, part, **on, **shown))
+            sign = -1.0 if name == "fee_usd" else 1.0
+            traces.append(figure.line(minutes, sign * one.parts_usd[name], PART_NAMES[name], part, **on, **shown))
         for row, (coin, usd) in enumerate(one.position_usd.items()):
             traces.append(figure.line(minutes, usd, f"position {coin}", row, xaxis=right[0], yaxis=right[1], **shown))
         layout["shapes"] += [
@@ -243,7 +249,7 @@ def tracks(found: Sequence[Track], spans: Sequence[Span]) -> Section:
         "seconds (adverse) and to what was held longer (inventory), fees and funding"
         + ("; blue ground is training, orange ground test." if spans else ".")
     )
-    columns = ("P&L, usd", *(f"{name.removesuffix('_usd')}, usd" for name in PARTS))
+    columns = ("P&L, usd", *(f"{PART_NAMES[name]}, usd" for name in PARTS))
     rows = tuple(
         (one.name, *map(number, (one.pnl_usd[-1], *(one.parts_usd[name][-1] for name in PARTS)))) for one in found
     )
@@ -276,7 +282,7 @@ def walk_forward(found: Judged | None) -> Section:
         f"Choosing anew in this way earned {number(procedure.mean)} usd/h over all tests, "
         f"{share(procedure.level)} interval {_interval(procedure)}.",
     )
-    return Section(title, reading, words, (), (Table(columns, tuple(rows)),))
+    return Section(title, reading, words, (), (Table(columns, tuple(rows), texts=3),))
 
 
 def belief(found: Judged | None) -> Section:
@@ -321,7 +327,7 @@ def after(found: Findings) -> Section:
         "at the mid plus this, so a curve below minus the earned bps loses before fees."
     )
     columns = ("market", "configuration", "fills", "volume, usd", "earned at the mid, bps", "after 1 s", "after 10 s")
-    table = Table((*columns, "after 60 s", "left out (end of tape)"), tuple(rows))
+    table = Table((*columns, "after 60 s", "left out (end of tape)"), tuple(rows), texts=2)
     return Section(title, reading, (), (figure.figure(traces, layout),), (table,))
 
 
@@ -362,7 +368,7 @@ def met(found: Sequence[Met]) -> Section:
         f"{sum(one.bins.left_out for one in found)} looks at quotes whose horizon goes beyond the end are left out.",
     )
     columns = ("market", "configuration", "depth, bps", "looks", "predicted", "reached", "± standard error")
-    table = Table((*columns, "orders", "own fills", "expected fills", "withdrawn"), tuple(rows))
+    table = Table((*columns, "orders", "own fills", "expected fills", "withdrawn"), tuple(rows), texts=2)
     return Section(title, reading, words, (figure.figure(traces, layout),), (table,))
 
 
@@ -424,7 +430,7 @@ def fast_exact(findings: Findings) -> Section:
     )
     columns = ("market", "quantity", "exact", "fast", "difference", "worst configuration")
     figures = (_fast_exact_figure(found),) if len(found.names) else ()
-    return Section(title, reading, words, figures, (Table(columns, rows),))
+    return Section(title, reading, words, figures, (Table(columns, rows, texts=2),))
 
 
 # --- numbers
@@ -450,7 +456,7 @@ def rank_matrix(usd: np.ndarray) -> np.ndarray:
 
 def _score_table(one: Scored) -> Table:
     rows = tuple((label, *map(number, getattr(one.scores, name))) for label, name in SCORE_ROWS.items())
-    return Table(("", *one.names), rows)
+    return Table(("", *one.names), rows, caption=f"Scores on {one.span}")
 
 
 def _thinned(rows: np.ndarray, by: np.ndarray) -> np.ndarray:
@@ -495,6 +501,11 @@ def _values(axis: Axis, unit: np.ndarray) -> np.ndarray:
     return Space((axis,)).decode(np.asarray(unit, np.float64)[:, None])[:, 0].astype(np.float64)
 
 
+def _scaled(axis: Axis) -> dict[str, Any]:
+    """Scale of a plot's axis: of one of ratios 1, 2, 5, 10 are written, or every digit if it is short."""
+    return {"log": True, "dtick": "D2" if axis.high / axis.low > 10 else "D1"} if axis.log else {}
+
+
 def _surfaces(found: Sensitivity, pairs: Sequence[tuple[int, int, float]]) -> dict[str, Any]:
     layout, axes = figure.grid(len(pairs), max(len(pairs), 2))
     surfaces = [surface.cells(found, i, j) for i, j, _ in pairs]
@@ -507,8 +518,8 @@ def _surfaces(found: Sensitivity, pairs: Sequence[tuple[int, int, float]]) -> di
         more = {"customdata": np.stack([count, error], axis=-1), "hovertemplate": told, "showscale": panel == 0}
         on = {"xaxis": axes[panel][0], "yaxis": axes[panel][1], "zmin": low, "zmax": high}
         traces.append(figure.heat(_values(across, edges), _values(up, edges), mean, "usd/h", **more, **on))
-        figure.axis(layout, axes[panel][0], across.name, across.log)
-        figure.axis(layout, axes[panel][1], up.name, up.log)
+        figure.axis(layout, axes[panel][0], across.name, **_scaled(across))
+        figure.axis(layout, axes[panel][1], up.name, **_scaled(up))
     return figure.figure(traces, layout)
 
 
@@ -537,15 +548,14 @@ def _interval(found: chance.Interval) -> str:
 def _believed(found: Belief) -> tuple[str, ...]:
     """The numbers of belief in words, and what follows from them."""
     tested = found.tested
-    zero = float(tested.low) <= 0.0
     words = (
         f"Training showed {number(found.trained_usd_per_h)} usd/h; the test, {number(found.tested_hours, 3)} h that "
         f"had no part in choosing, showed {number(float(tested.mean))} usd/h, {share(tested.level)} interval "
         f"{_interval(tested)}"
-        + (": it includes zero, so the data do not show that it earns anything." if zero else "."),
+        f"{_against_zero(float(tested.low), float(tested.high))}.",
         f"{found.trials} configurations were tried, as many as {number(found.effective_trials, 3)} independent ones.  "
-        f"The Sharpe ratio of the chosen one in training is {number(found.sharpe, 3)} per block of {found.block} "
-        f"windows; that the true one is above zero, given that the best of so many was picked, has the probability "
+        f"The Sharpe ratio of the chosen one in training is {number(found.sharpe, 3)} per block of "
+        f"{found.block} {'window' if found.block == 1 else 'windows'}; that the true one is above zero, given that the best of so many was picked, has the probability "
         f"{share(found.deflated_prob)}.",
     )
     if found.overfit_prob is None:
@@ -555,6 +565,14 @@ def _believed(found: Belief) -> tuple[str, ...]:
         f"The best configuration of one half of the training is below the middle in the other half in "
         f"{share(found.overfit_prob)} of all ways to halve it; 50 % would mean that choosing is worth nothing.",
     )
+
+
+def _against_zero(low: float, high: float) -> str:
+    if low > 0.0:
+        return ""
+    if high < 0.0:
+        return ": it loses"
+    return ": it includes zero, so the data do not show that it earns anything"
 
 
 def _intervals(found: Judged) -> tuple[dict[str, Any], ...]:
