@@ -40,6 +40,9 @@ Levels = Annotated[int, typer.Option(help="Of a ladder, a side")]
 Seed = Annotated[int, typer.Option(help="Of the points and of the resampling")]
 MemoryMb = Annotated[float, typer.Option("--memory-mb", help="For the whole program; 0: no limit")]
 Devices = Annotated[int, typer.Option(help="Cores or GPUs to use; 0: all")]
+Hosts = Annotated[str | None, typer.Option(help="HOST:PORT of process 0, where processes on several hosts meet")]
+Processes = Annotated[int, typer.Option(help="How many share the work, over a folder that all see; with --hosts")]
+Process = Annotated[int, typer.Option(help="Which of them this is, from 0; with --hosts")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout")]
 
 
@@ -63,6 +66,9 @@ def sweep(
     seed: Seed = 1,
     memory_mb: MemoryMb = 0.0,
     devices: Devices = 0,
+    hosts: Hosts = None,
+    processes: Processes = 1,
+    process: Process = 0,
     as_json: Json = False,
 ) -> None:
     """Rolls a whole space of configurations over a tape: which are best, which parameters matter, what is luck."""
@@ -72,6 +78,7 @@ def sweep(
     study, planned_mb = opened("sweep", Asked(**asked), {"configs": configs})
     with shown(configs, len(study.rig.coins), as_json) as progress:
         swept = sweeping.sweep(study, configs, progress)
+    study.leave()
     document = progress.figures(planned_mb) | told_sweep(study, swept)
     print(json.dumps(document)) if as_json else _show(document)  # noqa: T201
 
@@ -100,6 +107,9 @@ def calibrate(
     seed: Seed = 1,
     memory_mb: MemoryMb = 0.0,
     devices: Devices = 0,
+    hosts: Hosts = None,
+    processes: Processes = 1,
+    process: Process = 0,
     as_json: Json = False,
 ) -> None:
     """Searches a space on the first part of a tape, judges the best on the rest, and writes a params file."""
@@ -112,7 +122,9 @@ def calibrate(
     with shown(0, len(study.rig.coins), as_json) as progress:
         found = calibrating.calibrate(study, effort, progress)
     path = out or study.folder / "params.toml"
-    _write_params(path, study, found)
+    if study.leads:
+        _write_params(path, study, found)
+    study.leave()
     document = progress.figures(planned_mb) | told_calibration(study, found) | {"params": str(path)}
     print(json.dumps(document)) if as_json else _show(document)  # noqa: T201
 
@@ -142,6 +154,9 @@ class Asked:
     seed: int
     memory_mb: float
     devices: int
+    hosts: str | None
+    processes: int
+    process: int
 
 
 def opened(kind: str, asked: Asked, about: dict[str, Any]) -> tuple[Any, float]:
@@ -164,6 +179,7 @@ def opened(kind: str, asked: Asked, about: dict[str, Any]) -> tuple[Any, float]:
     sizes = Sizes(asked.window_s, asked.levels)
     sizes.check(rigged.tape)
     varied = _space(asked, rigged)
+    team = _team(asked)
     cores = prepare_rollouts(asked.devices)
     cli.cached_compiles()
     sizes, planned_mb = memory.planned(
@@ -177,8 +193,22 @@ def opened(kind: str, asked: Asked, about: dict[str, Any]) -> tuple[Any, float]:
     )
     options = Options(friction, sizes, Accounts(accounts), asked.warmup_s)
     folder = Path(asked.name) if "/" in asked.name else STUDIES / asked.name
-    study = Study(folder, kind, rigged, data_hash, varied, options, asked.seed, about, cores)
+    study = Study(folder, kind, rigged, data_hash, varied, options, asked.seed, about, cores, team=team)
     return study, planned_mb
+
+
+def _team(asked: Asked) -> Any:
+    """Who shares the work, None when nobody does."""
+    from exec.lab import hosts
+
+    if asked.hosts is None:
+        if asked.processes != 1 or asked.process != 0:
+            raise ConfigError("processes and process: say with hosts where they meet, HOST:PORT of process 0")
+        return None
+    place = hosts.Place(asked.hosts, asked.processes, asked.process)
+    place.check()
+    print(f"process {asked.process} of {asked.processes}: waiting for all at {asked.hosts}", file=sys.stderr)  # noqa: T201
+    return hosts.join(place)
 
 
 def _space(asked: Asked, rigged: Any) -> Any:

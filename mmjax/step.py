@@ -68,8 +68,8 @@ def account_step(
     """One step of every account: the new memory and what `read` takes of each market's quotes and explanation.
 
     The same functions as `step`, in the same order; how a function of one market or of one account becomes one of all
-    is the caller's (`mmjax.sim.lift`), and so may `look` be.  Leaves are those of one account with its markets last, those of `account`
-    scalars, both with whatever axes `each_account` adds behind.
+    is the caller's (`mmjax.sim.lift`), and how a market is looked at may be.  Leaves are those of one account with its
+    markets last, those of `account` scalars, both with whatever axes `each_account` adds behind.
     """
     own = over_own_markets(account, market.live.shape[0])
     heard = each_account(_hear)(params, market, state)

@@ -152,17 +152,17 @@ def ended(process):
 
 def main(said):
     """One process of those that share a study."""
-    from exec.lab.hosts import Place, team
+    from exec.lab.hosts import Place, join
     from exec.machine import prepare_rollouts
 
     if "split" in said:
         print(json.dumps(by_devices(said["split"])))  # noqa: T201
         return
     count = Count(said.get("killed_after", 0))
-    with team(Place(*said["place"]), join_s=60, gone_after_s=GONE_AFTER_S) as mates:
-        devices = prepare_rollouts(said["devices"])
-        made = study(Path(said["folder"]), devices, mates)
-        found = calibrated(made, count)
+    team = join(Place(*said["place"]), join_s=60, gone_after_s=GONE_AFTER_S)
+    made = study(Path(said["folder"]), prepare_rollouts(said["devices"]), team)
+    found = calibrated(made, count)
+    made.leave()
     print(json.dumps(told(found, count.computed)))  # noqa: T201
 
 

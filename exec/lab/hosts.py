@@ -16,12 +16,11 @@ Results are the same bits as from one process where processors are of one kind; 
 """
 
 import asyncio
-import contextlib
 import dataclasses
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 from jax.experimental.multihost_utils import ProcessFailureError, live_devices
@@ -86,7 +85,12 @@ class Team:
 
     def gather(self) -> Living:
         """Waits until all that live are here.  Who was lost since the last time, who is named."""
-        before, self.living = self.living, self._meet(self.living)
+        before, me = self.living, self.process
+        if before != (me,):
+            self.living = self._meet(before)
+        if me not in self.living:
+            log.warning("process %d was silent for so long that it was given up: it goes on alone", me)
+            self.living = (me,)
         gone = tuple(one for one in before if one not in self.living)
         if gone:
             log.warning("process %s is gone: its blocks are done by the others", " and ".join(map(str, gone)))
@@ -98,15 +102,14 @@ def divided(blocks: Sequence[int], living: Sequence[int]) -> dict[int, int]:
     return {block: living[turn % len(living)] for turn, block in enumerate(blocks)}
 
 
-@contextlib.contextmanager
-def team(place: Place, join_s: int = JOIN_S, gone_after_s: int = GONE_AFTER_S) -> Iterator[Team]:
-    """Joins the others; before jax has computed anything.  Leaves when all have done theirs.
+def join(place: Place, join_s: int = JOIN_S, gone_after_s: int = GONE_AFTER_S) -> Team:
+    """Joins the others; before jax has computed anything.
 
     Raises ConfigError for a place that cannot be.  Where others do not come within `join_s` the library ends the
     process in its own words.
     """
     place.check()
-    asyncio.run(_reachable(place, join_s))
+    asyncio.run(reachable(place, join_s))
     jax.config.update("jax_enable_recoverability", True)  # the death of one is not that of all
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
@@ -119,11 +122,16 @@ def team(place: Place, join_s: int = JOIN_S, gone_after_s: int = GONE_AFTER_S) -
         heartbeat_timeout_seconds=gone_after_s,
         coordinator_bind_address=place.coordinator,  # not on every address that the machine has
     )
-    mates = Team(place.process, range(place.processes), meeting)
-    yield mates
-    mates.gather()
-    if mates.leads:
-        meeting(mates.living)  # over when the others have left; where they meet must outlast them
+    return Team(place.process, range(place.processes), meeting)
+
+
+def leave(team: Team) -> None:
+    """Waits for the others to be done, and leaves; one that fails just ends."""
+    team.gather()
+    if team.living == (team.process,):
+        return
+    if team.leads:
+        meeting(team.living)  # over when the others have left; where they meet must outlast them
     jax.distributed.shutdown()
 
 
@@ -151,7 +159,7 @@ def meeting(living: Living) -> Living:
     return answer
 
 
-async def _reachable(place: Place, patience_s: float) -> None:
+async def reachable(place: Place, patience_s: float) -> None:
     """Raises ConfigError where the library would end the process without words."""
     host, _, port = place.coordinator.rpartition(":")
     host = host.strip("[]")

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from exec.lab import hosts
 from exec.lab.hosts import Team
 from exec.lab.rig import Rig
 from exec.lab.store import Manifest, Store, code_stamp
@@ -147,6 +148,16 @@ class Study:
             parts.append(self.scored(tally, self.warmup_windows))
             usd.append(by_market_usd(tally))
         return Rolled(values, joined(parts), np.concatenate(usd, axis=-1))
+
+    @property
+    def leads(self) -> bool:
+        """Is this the process that writes what is written once?"""
+        return self._team is None or self._team.leads
+
+    def leave(self) -> None:
+        """Nothing more is asked of it: processes that share it may go, when all have come here."""
+        if self._team is not None:
+            hosts.leave(self._team)
 
     def scored(self, tally: Tally, first: int, end: int | None = None) -> Scores:
         """Of windows first .. end - 1 of a tally."""

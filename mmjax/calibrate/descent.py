@@ -86,8 +86,10 @@ def with_slope(objective: Objective) -> Callable[[jax.Array], tuple[jax.Array, j
     """Value () and slope [D] at a point [D], forwards: the plain rollout is computed once for all axes."""
 
     def look(unit: jax.Array) -> tuple[jax.Array, jax.Array]:
-        value, slope_along = jax.linearize(objective, unit)
-        return value, jax.vmap(slope_along)(jnp.eye(unit.shape[0], dtype=unit.dtype))
+        def along(axis: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return jax.jvp(objective, (unit,), (axis,))
+
+        return jax.vmap(along, out_axes=(None, 0))(jnp.eye(unit.shape[0], dtype=unit.dtype))
 
     return look
 

@@ -551,12 +551,11 @@ def _believed(found: Belief) -> tuple[str, ...]:
     words = (
         f"Training showed {number(found.trained_usd_per_h)} usd/h; the test, {number(found.tested_hours, 3)} h that "
         f"had no part in choosing, showed {number(float(tested.mean))} usd/h, {share(tested.level)} interval "
-        f"{_interval(tested)}"
-        f"{_against_zero(float(tested.low), float(tested.high))}.",
+        f"{_interval(tested)}{_against_zero(float(tested.low), float(tested.high))}.",
         f"{found.trials} configurations were tried, as many as {number(found.effective_trials, 3)} independent ones.  "
         f"The Sharpe ratio of the chosen one in training is {number(found.sharpe, 3)} per block of "
-        f"{found.block} {'window' if found.block == 1 else 'windows'}; that the true one is above zero, given that the best of so many was picked, has the probability "
-        f"{share(found.deflated_prob)}.",
+        f"{found.block} {'window' if found.block == 1 else 'windows'}; that the true one is above zero, given that the "
+        f"best of so many was picked, has the probability {share(found.deflated_prob)}.",
     )
     if found.overfit_prob is None:
         return (*words, "The training is too short to say how often choosing on one half of it fails on the other.")

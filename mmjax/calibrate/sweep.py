@@ -20,6 +20,7 @@ import numpy as np
 from mmjax.errors import ConfigError
 from mmjax.schema import Market
 from mmjax.sim import account as money
+from mmjax.sim import requests
 from mmjax.sim.policy import Policy, QuoteStep
 from mmjax.sim.rollout import Rollout, Terms, ticks
 from mmjax.sim.tally import Tally
@@ -128,7 +129,8 @@ class Done:
 
 
 class Sweep:
-    """Rolls configurations over a tape.  market: leaves [A].  Compiles once, at the first `run`.
+    """Rolls configurations over a tape.  market: leaves [A].  pace: how requests are spent.  Compiles once, at the
+    first `run`.
 
     Raises ConfigError for sizes and frictions that cannot be.
     """
@@ -142,6 +144,7 @@ class Sweep:
         accounts: Accounts = Accounts.SHARED,
         policy: Policy | None = None,
         devices: Sequence[Any] | None = None,
+        pace: requests.Pace = requests.Pace(),
     ):
         sizes.check(tape)
         friction.check()
@@ -161,6 +164,7 @@ class Sweep:
             self.block,
             self.window_steps,
             self.devices,
+            pace,
             at_once=friction.order_ms == 0,
             whole=friction.whole,
         )

@@ -41,7 +41,8 @@ class Pace:
     """How to spend, as `exec.budget.Pace`.  burst_count: at least a whole ladder (`exec.loop`).
 
     read_weight_per_s: of information requests: the account every 2 s (2), its fills and orders every 15 s (42), its
-    limits every 60 s (20) and the universe as often (20).
+    limits every 60 s (20) and the universe as often (20).  free: nothing is counted and nothing waits, what a venue
+    without limits would allow; to compare with simulators that know none.
     """
 
     reserve_frac: float = 0.2
@@ -53,6 +54,7 @@ class Pace:
     ip_weight_per_min: float = 1200.0
     ip_use_frac: float = 0.8
     read_weight_per_s: float = 2 / 2 + 42 / 15 + 40 / 60
+    free: bool = False
 
     @property
     def weight_size(self) -> float:
@@ -105,6 +107,8 @@ def init(pace: Pace = Pace()) -> Purse:
 
 def advance(pace: Pace, purse: Purse, live_count: jax.Array, traded_usd: jax.Array, dt_s: jax.Array) -> Purse:
     """`dt_s` pass, in which `traded_usd` were traded; `live_count` orders rest or are under way; all ()."""
+    if pace.free:
+        return purse
     earned_usd = purse.earned_usd + traded_usd
     whole = jnp.floor(earned_usd)
     cap = purse.cap + whole.astype(jnp.int32)
@@ -153,9 +157,11 @@ def choose(
     updates that cannot be sent now whatever they are worth, see `meets_own`.  What is worth less than nothing, or is
     no number, is not sent.
     """
-    granted = allowance(pace, purse, live_count)
     asked = (action != Action.KEEP.value) & (slot_busy == 0)
     cancels = asked & (action == Action.CANCEL.value)
+    if pace.free:
+        return cancels | (asked & (value_bps_usd >= 0)), purse
+    granted = allowance(pace, purse, live_count)
     cancels &= _count(cancels) <= granted.cancels
     places = asked & (action == Action.PLACE.value)
     updates = asked & ((action == Action.PLACE.value) | (action == Action.MODIFY.value)) & (value_bps_usd >= 0)

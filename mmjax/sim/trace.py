@@ -111,11 +111,12 @@ def trace(
     first: int = 0,
     end: int | None = None,
     window_steps: int = WINDOW_STEPS,
+    **options: Any,
 ) -> Path:
     """Intervals first .. end - 1 of the tape's markets in one account, started without memory, as a rollout starts.
 
     params: leaves [..., A, C].  market: leaves [A, ...].  terms: leaves [C].  Markets that have accounts of their own
-    are traced one by one, each on `tape.only` itself.  Raises ConfigError when the tape has no such intervals.
+    are traced one by one, each on `tape.only` itself.  options: pace, at_once, whole as `rollout.Rollout` has them.  Raises ConfigError when the tape has no such intervals.
     """
     end = len(tape) if end is None else end
     if not 0 <= first < end <= len(tape):
@@ -123,7 +124,7 @@ def trace(
     window_steps = min(window_steps, end - first)
     configs = jax.tree.leaves(params)[0].shape[-1]
     policy = Telling(levels) if isinstance(policy, QuoteStep) else policy
-    tracer = Tracer(policy, tape, levels, configs, window_steps)
+    tracer = Tracer(policy, tape, levels, configs, window_steps, **options)
     walk = tracer.start(params, market, terms)
     pieces = []
     for begin in range(first, end, window_steps):
@@ -166,11 +167,10 @@ def pnl_usd(path: Path) -> np.ndarray:
 class Tracer(Rollout):
     """A rollout whose windows give `Path` in place of a tally; on one device.  A `Telling` policy is kept `Told`."""
 
-    def __init__(self, policy: Policy, tape: Tape, levels: int, configs: int, window_steps: int):
+    def __init__(self, policy: Policy, tape: Tape, levels: int, configs: int, window_steps: int, **options: Any):
         self._tells = isinstance(policy, Telling)
-        super().__init__(policy, tape, levels, configs, window_steps, [jax.local_devices()[0]])
-        plain = self._exchange
-        self._exchange = _Watched(plain.policy, plain.lift, plain.levels, plain.grid_s, plain.pace)
+        super().__init__(policy, tape, levels, configs, window_steps, [jax.local_devices()[0]], **options)
+        self._exchange = _Watched(**vars(self._exchange))
 
     def _pass_window(
         self, params: Any, market: Market, terms: Terms, walk: Walk, floats: jax.Array, ints: jax.Array, tick: Tick
