@@ -413,8 +413,9 @@ def _write_params(path: Path, study: Any, found: Any) -> None:
 
 
 def _show(document: dict[str, Any]) -> None:
-    from exec.lab.study_screen import render
     from rich.console import Console
+
+    from exec.lab.study_screen import render
 
     console = Console(width=None if sys.stdout.isatty() else 160)
     for part in render(document):

@@ -254,6 +254,9 @@ def test_markouts_are_told_at_their_horizons(found, parts):
     table, marks = parts["After own fills"].tables[0], found.after[0].markouts
     at_10s = marks.move_bps[list(marks.horizon_s).index(10.0)]
     assert as_float(table.rows[0][table.columns.index("after 10 s")].split(" ±")[0]) == pytest.approx(at_10s, rel=0.01)
+    unknown = dataclasses.replace(marks, error_bps=np.full(10, np.nan))
+    alone = report.after(dataclasses.replace(found, after=(dataclasses.replace(found.after[0], markouts=unknown),)))
+    assert "±" not in " ".join(alone.tables[0].rows[0])
     lines = [trace for trace in parts["After own fills"].figures[0]["data"] if "lines+markers" == trace["mode"]]
     assert [line["showlegend"] for line in lines] == [True, False, True, False]
 

@@ -15,6 +15,27 @@ LEVELS, STEPS, MARKETS = 2, 700, 2
 HALVES = [1.0, 2.0, 4.0]
 
 
+class TellingLadder(Telling):
+    """The fixed ladder, which expects of level l of side s at step k the number 100 k + 10 s + l."""
+
+    def init(self, params):
+        shape = (2, LEVELS, *params.half_bps.shape)
+        none, unknown = jnp.zeros(shape, jnp.int32), jnp.zeros(shape)
+        told = Told(px=none, lots=none, depth_bps=unknown, fill_prob=unknown, horizon_s=jnp.zeros(shape[2:]))
+        return jnp.zeros(params.half_bps.shape), told
+
+    def decide(self, lift, params, market, state, obs, account):
+        step, _ = state
+        _, quotes = GlftLadder().decide(lift, params, market, (), obs, account)
+
+        def expected(step, quotes):
+            of_slot = 10.0 * np.arange(2, dtype=np.float32)[:, None] + np.arange(LEVELS, dtype=np.float32)
+            px, lots = quotes.target_px, quotes.target_lots
+            return Told(px=px, lots=lots, depth_bps=-of_slot, fill_prob=100.0 * step + of_slot, horizon_s=step)
+
+        return (step + 1.0, lift.each_market(expected)(step, quotes)), quotes
+
+
 @pytest.fixture(scope="module")
 def tape():
     return walking_tape(5, STEPS, MARKETS)
@@ -22,9 +43,8 @@ def tape():
 
 @pytest.fixture(scope="module")
 def path(tape):
-    return trace(
-        GlftLadder(), tape, LEVELS, ladders(HALVES, MARKETS), market(MARKETS, LEVELS), terms(3), window_steps=300
-    )
+    params, facts = ladders(HALVES, MARKETS), market(MARKETS, LEVELS)
+    return trace(TellingLadder(LEVELS), tape, LEVELS, params, facts, terms(3), window_steps=300)
 
 
 def rolled(policy, tape, params, configs, levels=LEVELS):
@@ -43,7 +63,6 @@ def test_a_trace_in_pieces_is_the_rollout_to_the_bit(tape, path):
     np.testing.assert_array_equal((path.filled_lots > 0).sum(axis=(0, 1, 2)), np.asarray(tally.fill_count))
     np.testing.assert_array_equal(path.position_lots[-1], np.asarray(walk.money.position_lots))
     np.testing.assert_array_equal(path.rest_px[-1], np.asarray(walk.orders.px))
-    assert path.told is None
     assert np.asarray(tally.fill_count).min() > 20
 
 
@@ -88,45 +107,22 @@ def test_a_fill_is_of_the_order_that_rested(tape, path):
 
 def test_a_span_starts_without_memory(tape, path):
     """From the middle: no orders, no position, no result at first; and bad spans are named."""
-    part = trace(
-        GlftLadder(), tape, LEVELS, ladders(HALVES, MARKETS), market(MARKETS, LEVELS), terms(3), 400, window_steps=300
-    )
+    alone, params, facts = tape.only(("M1",)), ladders(HALVES), market(1, LEVELS)
+    part = trace(GlftLadder(), alone, LEVELS, params, facts, terms(3), 400, window_steps=300)
+    assert part.told is None
     assert len(part.position_lots) == 300 and not part.filled_lots[:3].any() and not part.rest_lots[0].any()
-    np.testing.assert_array_equal(part.mid2_px, path.mid2_px[400:])
+    assert part.filled_lots.any() and np.all(part.equity_usd[0] == 10_000)
+    np.testing.assert_array_equal(part.mid2_px, path.mid2_px[400:, 1:])
     with pytest.raises(ConfigError, match="intervals 5 to 5: the tape has 700"):
-        trace(GlftLadder(), tape, LEVELS, ladders(HALVES), market(1, LEVELS), terms(3), 5, 5)
+        trace(GlftLadder(), alone, LEVELS, params, facts, terms(3), 5, 5)
 
 
-class TellingLadder(Telling):
-    """The fixed ladder, which expects of level l of side s at step k the number 100 k + 10 s + l."""
-
-    def init(self, params):
-        shape = (2, LEVELS, *params.half_bps.shape)
-        none, unknown = jnp.zeros(shape, jnp.int32), jnp.zeros(shape)
-        told = Told(px=none, lots=none, depth_bps=unknown, fill_prob=unknown, horizon_s=jnp.zeros(shape[2:]))
-        return jnp.zeros(params.half_bps.shape), told
-
-    def decide(self, lift, params, market, state, obs, account):
-        step, _ = state
-        _, quotes = GlftLadder().decide(lift, params, market, (), obs, account)
-
-        def expected(step, quotes):
-            of_slot = 10.0 * np.arange(2, dtype=np.float32)[:, None] + np.arange(LEVELS, dtype=np.float32)
-            px, lots = quotes.target_px, quotes.target_lots
-            return Told(px=px, lots=lots, depth_bps=-of_slot, fill_prob=100.0 * step + of_slot, horizon_s=step)
-
-        return (step + 1.0, lift.each_market(expected)(step, quotes)), quotes
-
-
-def test_what_a_policy_tells_is_of_its_interval_and_slot_and_changes_nothing(tape, path):
-    told_path = trace(
-        TellingLadder(LEVELS), tape, LEVELS, ladders(HALVES, MARKETS), market(MARKETS, LEVELS), terms(3), 0, 300
-    )
-    step, side, level, row, config = np.indices(told_path.told.fill_prob.shape)
-    np.testing.assert_array_equal(told_path.told.fill_prob, 100 * step + 10 * side + level)
-    np.testing.assert_array_equal(told_path.told.horizon_s, np.arange(300)[:, None, None] * np.ones((1, MARKETS, 3)))
-    np.testing.assert_array_equal(told_path.filled_lots, path.filled_lots[:300])
-    _what_rests_was_told(told_path)
+def test_what_a_policy_tells_is_of_its_interval_and_slot(path):
+    """That it changes nothing is the first test: the rollout that it is compared with has a silent ladder."""
+    step, side, level, _, _ = np.indices(path.told.fill_prob.shape)
+    np.testing.assert_array_equal(path.told.fill_prob, 100 * step + 10 * side + level)
+    np.testing.assert_array_equal(path.told.horizon_s, np.arange(STEPS)[:, None, None] * np.ones((1, MARKETS, 3)))
+    _what_rests_was_told(path)
 
 
 @pytest.mark.long

@@ -44,7 +44,8 @@ class Calibrated:
     """unit [k, D] of the finalists, the settings in force first, and what became of them over the whole tape.
 
     found_by [k]: stage of the search that proposed each.  trained, tested: their scores on the training and the test
-    windows of the last split.  start_unit, start: the points the search began with, on its shortest span.
+    windows of the last split.  belief: None where the test is too short to tell.  start_unit, start: the points the
+    search began with, on its shortest span.  why_not: what cannot be said, and why.
     """
 
     unit: np.ndarray
@@ -52,7 +53,7 @@ class Calibrated:
     rolled: Rolled
     trained: Scores
     tested: Scores
-    belief: Belief
+    belief: Belief | None
     splits: tuple[Split, ...]
     start_unit: np.ndarray
     start: Rolled
@@ -64,7 +65,9 @@ class Calibrated:
     @property
     def choice(self) -> int:
         """Row of the configuration that training chose."""
-        return self.belief.choice
+        if self.belief is not None:
+            return self.belief.choice
+        return int(np.argmax(self.trained.utility_usd_per_h))
 
 
 def plan(study: Study, effort: Effort) -> tuple[search.Plan, tuple[Split, ...]]:
@@ -131,14 +134,13 @@ def _judged(
 ) -> Calibrated:
     tallies = [tally for _, tally in study.roll(study.space.decode(unit), progress=progress)]
     tally = score.join(tallies)
-    usd = score.windowed_usd(tally)
-    sick = ~np.isfinite(usd).all(axis=0)
-    if sick.any():
-        usd = np.where(sick[None], -1e9, usd)
-    believed = belief.judge(usd, splits, study.window_s, study.seed, trials=hunt.trial_count)
+    why_not, effects, believed = [], None, None
+    try:
+        believed = belief.judge(score.windowed_usd(tally), splits, study.window_s, study.seed, trials=hunt.trial_count)
+    except ConfigError as failure:
+        why_not.append(f"what may be believed: {failure}")
     train, test = splits[-1].train, splits[-1].test
     start_unit, start = began
-    why_not, effects = [], None
     try:
         earned = start.usd.sum(axis=1, dtype=np.float64)[study.warmup_windows :]
         effects = identify.effects(start_unit, study.space.names, earned, study.window_s, study.seed)

@@ -110,5 +110,5 @@ def _beliefs(found: dict[str, Any]) -> Text:
     for why in found["unknown"]:
         text.append(f"\nNot said, {why}", "yellow")
     if "params" in found:
-        text.append(f"\nwritten: {found['params']}")
+        text.append(f"\nwritten: {found['params']}" if found["params"] else "\nno params file is written without it")
     return text

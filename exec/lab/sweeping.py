@@ -66,8 +66,7 @@ def concluded(
     try:
         purge = belief.purge_windows(purge_s, study.window_s)
         splits = belief.walk_forward(windows, folds, purge, warm, train_frac)
-        sound = np.isfinite(usd).all(axis=0)
-        believed = belief.judge(np.where(sound, usd, -1e9), splits, study.window_s, study.seed)
+        believed = belief.judge(usd, splits, study.window_s, study.seed)
     except ConfigError as failure:
         why_not.append(f"what may be believed: {failure}")
     return Swept(

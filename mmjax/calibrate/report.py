@@ -358,8 +358,8 @@ def met(found: Sequence[Met]) -> Section:
         rows += _met_rows(one)
     reading = (
         "Left: a quote at this depth was predicted to be reached within its horizon this often, and the market did so "
-        "this often.  Right: own fills while orders rested, over what the predicted rate made of the same time; one is "
-        "as predicted, and less is what the queue and being too late cost."
+        "this often.  Right: own fills while orders rested, over what the rate predicted when they were sent makes of "
+        "the same time; one is as predicted, less is too hopeful, or lost to the queue and to being late."
     )
     orders, withdrawn = (sum(one.bins.orders.sum() for one in found), sum(_withdrawn(one) for one in found))
     words = (
@@ -608,7 +608,8 @@ def _intervals(found: Judged) -> tuple[dict[str, Any], ...]:
 def _markout_cells(marks: Any) -> tuple[str, ...]:
     def at(horizon_s: float) -> str:
         index = int(np.argmin(np.abs(marks.horizon_s - horizon_s)))
-        return f"{number(marks.move_bps[index], 3)} ± {number(marks.error_bps[index], 2)}"
+        error = marks.error_bps[index]
+        return number(marks.move_bps[index], 3) + (f" ± {number(error, 2)}" if np.isfinite(error) else "")
 
     numbers = str(marks.fills), number(marks.usd), number(marks.earned_bps, 3)
     return (*numbers, at(1.0), at(10.0), at(60.0), str(int(marks.left_out.max())))

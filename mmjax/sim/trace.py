@@ -22,7 +22,7 @@ from mmjax.sim.lift import Lift
 from mmjax.sim.policy import Policy, QuoteStep
 from mmjax.sim.rollout import Exchange, Rollout, Terms, Tick, Walk, ticks
 from mmjax.sim.tally import PARTS
-from mmjax.sim.tape import Interval, Tape
+from mmjax.sim.tape import Tape
 from mmjax.step import account_step
 
 WINDOW_STEPS = 600  # intervals handed over at once
@@ -116,7 +116,8 @@ def trace(
     """Intervals first .. end - 1 of the tape's markets in one account, started without memory, as a rollout starts.
 
     params: leaves [..., A, C].  market: leaves [A, ...].  terms: leaves [C].  Markets that have accounts of their own
-    are traced one by one, each on `tape.only` itself.  options: pace, at_once, whole as `rollout.Rollout` has them.  Raises ConfigError when the tape has no such intervals.
+    are traced one by one, each on `tape.only` itself.  options: pace, at_once, whole as `rollout.Rollout` has them.
+    Raises ConfigError when the tape has no such intervals.
     """
     end = len(tape) if end is None else end
     if not 0 <= first < end <= len(tape):
@@ -253,9 +254,7 @@ class _Watched(Exchange):
         sent: jax.Array,
         obs: Obs,
         filled: fills.Filled,
-        shown: Any,
-        terms: Terms,
-        row: Interval,
-    ) -> tuple[resting.Resting, _Seen]:
-        after, marks = super()._send(orders, quotes, sent, obs, filled, shown, terms, row)
-        return after, _Seen(filled_lots=filled.lots, drawdown_usd=marks.drawdown_usd)
+        *rest: Any,
+    ) -> tuple[resting.Resting, resting.Ended, _Seen]:
+        after, untold, marks = super()._send(orders, quotes, sent, obs, filled, *rest)
+        return after, untold, _Seen(filled_lots=filled.lots, drawdown_usd=marks.drawdown_usd)
