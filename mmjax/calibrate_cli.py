@@ -161,13 +161,14 @@ class Asked:
 
 def opened(kind: str, asked: Asked, about: dict[str, Any]) -> tuple[Any, float]:
     """The study, and the MB that it is planned to take.  Raises ConfigError and TapeError before anything is made."""
-    from exec.lab import memory, tape_file
+    from exec.lab import hosts, memory, tape_file
     from exec.lab.rig import rig
     from exec.lab.study import Options, Study
     from exec.machine import prepare_rollouts
     from mmjax import cli, config, model
     from mmjax.calibrate.sweep import Accounts, Friction, Sizes
 
+    place = hosts.placed(asked.hosts, asked.processes, asked.process)
     loaded = tape_file.load(asked.tape)
     data_hash = tape_file.read_manifest(asked.tape).data_hash
     said = {"markets": asked.markets or f"auto:{len(loaded.coins)}", "capital_usd": asked.capital_usd}
@@ -179,7 +180,7 @@ def opened(kind: str, asked: Asked, about: dict[str, Any]) -> tuple[Any, float]:
     sizes = Sizes(asked.window_s, asked.levels)
     sizes.check(rigged.tape)
     varied = _space(asked, rigged)
-    team = _team(asked)
+    team = _team(place)
     cores = prepare_rollouts(asked.devices)
     cli.cached_compiles()
     sizes, planned_mb = memory.planned(
@@ -197,17 +198,17 @@ def opened(kind: str, asked: Asked, about: dict[str, Any]) -> tuple[Any, float]:
     return study, planned_mb
 
 
-def _team(asked: Asked) -> Any:
+def _team(place: Any) -> Any:
     """Who shares the work, None when nobody does."""
     from exec.lab import hosts
 
-    if asked.hosts is None:
-        if asked.processes != 1 or asked.process != 0:
-            raise ConfigError("processes and process: say with hosts where they meet, HOST:PORT of process 0")
+    if place is None:
         return None
-    place = hosts.Place(asked.hosts, asked.processes, asked.process)
-    place.check()
-    print(f"process {asked.process} of {asked.processes}: waiting for all at {asked.hosts}", file=sys.stderr)  # noqa: T201
+    print(  # noqa: T201
+        f"process {place.process} of {place.processes}: waiting for all of them at {place.coordinator}, "
+        f"at most {hosts.JOIN_S} s",
+        file=sys.stderr,
+    )
     return hosts.join(place)
 
 

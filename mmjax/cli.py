@@ -43,6 +43,9 @@ LeadCut = Annotated[str | None, typer.Option(help="Its outage, START,SECONDS; wi
 Record = Annotated[Path | None, typer.Option(help="Record the run here, for mmjax replay and mmjax explain")]
 StateFolder = Annotated[Path | None, typer.Option("--state", help="Keep what is learned here, and go on from it")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings in TOML")]
+ParamsFile = Annotated[
+    Path | None, typer.Option("--params", help="Tunables as mmjax calibrate writes them; --config is over them")
+]
 
 
 @app.callback()
@@ -70,6 +73,7 @@ def paper(
     record: Record = None,
     state: StateFolder = None,
     shadow: Annotated[Path | None, typer.Option(help="Study or file of configurations to run beside it")] = None,
+    params: ParamsFile = None,
     config: ConfigFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout at the end")] = False,
     headless: Annotated[bool, typer.Option("--headless", help="No live table")] = False,
@@ -81,7 +85,12 @@ def paper(
     lead = {"lead_markets": lead_markets, "lead_ms": lead_ms, "lead_cut": lead_cut}
     beside = {"record": record, "state": state, "shadow": shadow}
     kept = {name: path and str(path) for name, path in beside.items()}
-    settings = _load(config, markets=markets, capital_usd=capital_usd, seconds=seconds, seed=seed, **lead, **kept)
+    said = {"markets": markets, "capital_usd": capital_usd, "seconds": seconds, "seed": seed}
+    settings = _load(config, params=params, **said, **lead, **kept)
+    if settings.provenance:
+        from exec.lab.promote import summary
+
+        print(f"mmjax: {summary(settings.provenance)}", file=sys.stderr)  # noqa: T201
     _prepare_jax()
     with _workplace(journal) as folder:
         if fast:
@@ -297,11 +306,11 @@ def _log_to_stderr() -> None:
     logging.getLogger("jax").setLevel(logging.WARNING)
 
 
-def _load(config: Path | None, **overrides: Any) -> Any:
+def _load(config: Path | None, params: Path | None = None, **overrides: Any) -> Any:
     from mmjax import config as configuration
     from mmjax import model
 
-    return configuration.load(config, model.tunables(), **overrides)
+    return configuration.load(config, model.tunables(), params=params, **overrides)
 
 
 def _prepare_jax() -> None:

@@ -23,11 +23,11 @@ from mmjax.sim.tally import Tally
 
 GONE_AFTER_S = 3
 ROOT = Path(__file__).resolve().parents[1]
-LANES = 32  # market-configurations at once on a device
-MARKETS, WINDOW_STEPS, WINDOWS = 2, 10, 60
+LANES = 16  # market-configurations at once on a device, the least there is
+WINDOW_STEPS, WINDOWS = 10, 60
 
 
-def tape(markets=MARKETS):
+def tape(markets):
     """A minute."""
     return walking_tape(5, WINDOW_STEPS * WINDOWS, markets)
 
@@ -59,8 +59,8 @@ def study(folder, devices=None, team=None):
         def run(self, params, first_window=0, end_window=None):
             return super().run(ladders(params.spread.floor_bps, params.spread.risk_aversion), first_window, end_window)
 
-    recorded = tape()
-    rig = Rig(recorded, None, broadcast(model.default_params(), MARKETS), market(MARKETS, 2))
+    recorded = tape(1)
+    rig = Rig(recorded, None, broadcast(model.default_params(), 1), market(1, 2))
     options = Options(Friction(), Sizes(WINDOW_STEPS * 0.1, 2, LANES), warmup_s=2.0)
     varied = space.from_words(["spread.floor_bps=0.5:5", "spread.risk_aversion=0.01:1:log"])
     made = Study(folder, "calibration", rig, "made up", varied, options, 3, devices=devices, team=team)
@@ -88,13 +88,13 @@ def told(found, computed=0):
 
 
 def rolled(devices):
-    """Digest of a sweep of 40 ladders, split over these devices."""
+    """Digest of a sweep of 40 ladders in two markets, split over these devices."""
     from mmjax.calibrate.sweep import Friction, Sizes, Sweep
 
-    half_bps = np.broadcast_to(np.linspace(0.3, 4, 40, dtype=np.float32), (MARKETS, 40))
+    half_bps = np.broadcast_to(np.linspace(0.3, 4, 40, dtype=np.float32), (2, 40))
     sweep = Sweep(
-        tape(),
-        market(MARKETS, 2),
+        tape(2),
+        market(2, 2),
         Friction(),
         Sizes(WINDOW_STEPS * 0.1, 2, LANES),
         policy=GlftLadder(),

@@ -152,7 +152,7 @@ def test_what_is_planned_late_arrives_late():
 def test_a_program_is_traced_once():
     sweep = sweeper()
     rolled(sweep, ladders(8)), rolled(sweep, ladders(8))
-    assert sweep._rollout.trace_count == 1
+    assert sweep.trace_count == 1
 
 
 def test_an_account_without_margin_is_closed_and_says_so():

@@ -98,14 +98,24 @@ def test_the_book_is_the_best_price_and_what_the_newest_snapshot_has_beyond_it()
     assert interval(tape, 2, "book_px")[BID] == [0, 0, 0] and tape.holes[0].reason == "one-sided book"
 
 
-def test_prints_by_price_nearest_first_and_the_deepest_takes_the_rest():
-    sells = [("A", px, 1) for px in (99.9, 100.0, 99.8, 100.0, 99.5, 99.6)]
-    tape = build(Script(bbo(0), prints(0.05, *sells, ("B", 100.2, 3), ("B", 100.4, 1)), bbo(0.2)), prints=3)
-    lots = 10**5
-    assert interval(tape, 1, "print_px") == [[1000, 999, 995], [1002, 1004, 0]]
-    assert interval(tape, 1, "print_lots") == [[2 * lots, lots, 3 * lots], [3 * lots, lots, 0]]
-    assert interval(tape, 2, "print_lots") == [[0, 0, 0], [0, 0, 0]]
-    assert tape.defects["BTC"] == {"prints_folded": 1}
+@pytest.mark.parametrize(
+    ("kept", "px", "lots"),
+    [
+        (5, [1000, 999, 998, 996, 995], [2, 1, 1, 1, 4]),
+        (4, [1000, 999, 996, 995], [2, 1, 2, 4]),
+        (3, [1000, 996, 995], [2, 3, 4]),
+        (2, [996, 995], [5, 4]),
+        (1, [995], [9]),
+    ],
+)
+def test_prints_by_price_nearest_first_and_the_deepest_has_its_own_lots(kept, px, lots):
+    sells = [("A", px, n) for px, n in ((99.9, 1), (100.0, 1), (99.8, 1), (100.0, 1), (99.5, 4), (99.6, 1))]
+    tape = build(Script(bbo(0), prints(0.05, *sells, ("B", 100.2, 3)), bbo(0.2)), prints=kept)
+    ask_px, ask_lots = [1002] + [0] * (kept - 1), [3] + [0] * (kept - 1)
+    assert interval(tape, 1, "print_px") == [px, ask_px]
+    assert interval(tape, 1, "print_lots") == [[n * 10**5 for n in side] for side in (lots, ask_lots)]
+    assert not np.any(interval(tape, 2, "print_lots"))
+    assert tape.defects["BTC"] == ({} if kept == 5 else {"prints_folded": 1})
 
 
 def test_crossing_quotes_are_the_best_newly_shown_and_what_grew():

@@ -38,6 +38,7 @@ from mmjax.sim.tape import (
 NS_PER_MS, NS_PER_S, HOUR_NS = 10**6, 10**9, 3_600 * 10**9
 GRID_NS = 100 * NS_PER_MS
 GRIDS_NS = (NS_PER_MS, 60 * NS_PER_S)  # finest and coarsest
+BBO_LEVELS_KEPT = 20  # former best prices that a market without snapshots remembers, as on the paper venue's tapes
 MOST_LEVELS = 100  # of the book or of traded prices: an interval stays two blocks
 LONGEST_HOLE_S = 6 * 3600.0
 PIECE = 4096  # intervals
@@ -47,6 +48,8 @@ LEVELS = 1  # own slots of the feed's arrays, which nobody fills here
 class Collector:
     """Gathers intervals from a feed and its events; the feed may be a running program's own.
 
+    The book is the newest snapshot with what best prices have told since: what was nearer than the best is gone, and a
+    price that was the best keeps the size that it had then, as on the paper venue's tapes.
     Call `heard` after every event that the feed took, and `interval` right after every snapshot of it.
     prints_folded, lots_cut: by coin, sides of an interval with more traded prices than entries, and sizes cut to
     LOTS_LIMIT.  traded_count: prints that counted, by market.
@@ -65,6 +68,8 @@ class Collector:
         self._touched: set[int] = set()
         self._met: set[int] = set()
         self._printed: set[int] = set()
+        self._books: list[tuple[dict[int, int], dict[int, int]]] = [({}, {}) for _ in range(count)]  # lots by price
+        self._has_snapshots = [False] * count
         self._stood = [((0, 0), (0, 0))] * count  # best bid and ask at the latest interval's end
         self._end_ns = 0
         self.prints_folded: Counter[str] = Counter()
@@ -78,9 +83,26 @@ class Collector:
             row = self._feed.row_of.get(event.data.coin)
             if row is not None:
                 self._touched.add(row)
+                if type(event) is events.L2Book:
+                    self._has_snapshots[row] = True
+                    self._books[row] = dict(self._feed.levels(row, BID)), dict(self._feed.levels(row, ASK))
                 bid, ask = self._feed.best(row)
+                self._show(row, BID, *bid)
+                self._show(row, ASK, *ask)
                 self._meet(row, BID, *ask)
                 self._meet(row, ASK, *bid)
+
+    def _show(self, row: int, side: int, px: int, lots: int) -> None:
+        """The best price of a side: what was nearer is gone, and what was the best before still stands behind it."""
+        book = self._books[row][side]
+        if not px:
+            book.clear()
+            return
+        for nearer_px in [other for other in book if (other > px if side == BID else other < px)]:
+            del book[nearer_px]
+        book[px] = lots
+        if not self._has_snapshots[row] and len(book) > BBO_LEVELS_KEPT:
+            del book[min(book) if side == BID else max(book)]
 
     def _meet(self, row: int, side: int, px: int, lots: int) -> None:
         """A quote was shown that orders resting on `side` might have met."""
@@ -123,7 +145,7 @@ class Collector:
     def _write_book(self, row: int) -> None:
         book_px, book_lots = self._views.book_px, self._views.book_lots
         for side in (BID, ASK):
-            levels = self._feed.levels(row, side)[: self._depth]
+            levels = sorted(self._books[row][side].items(), reverse=side == BID)[: self._depth]
             count = len(levels)
             book_px[side, :count, row] = [px for px, _ in levels]
             book_lots[side, :count, row] = [self._cut(row, lots) for _, lots in levels]
@@ -142,8 +164,7 @@ class Collector:
             ordered = sorted(prices, reverse=side == BID)
             sizes = [prices[px] for px in ordered]
             if len(ordered) > self._prints:
-                last = self._prints - 1
-                ordered, sizes = [*ordered[:last], ordered[-1]], [*sizes[:last], sum(sizes[last:])]
+                ordered, sizes = _folded(ordered, sizes, self._prints)
                 self.prints_folded[self._feed.specs[row].coin] += 1
             views.print_px[side, : len(ordered), row] = ordered
             views.print_lots[side, : len(ordered), row] = [self._cut(row, lots) for lots in sizes]
@@ -332,10 +353,20 @@ DEFECTS: dict[str, str] = {
     "late_l2Book": "books whose best prices were older than what was known",
     "time_reversed": "events earlier than the interval that was being filled; taken as of now",
     "unknown_market": "events of a market that the source did not name; dropped",
-    "prints_folded": "sides of an interval with more traded prices than a tape keeps; the rest is at the deepest",
+    "prints_folded": "sides of an interval with more traded prices than a tape keeps; some are put together",
     "lots_cut": "sizes above what a tape can hold; cut to it",
     "no_trades": "a market without a single print: nothing can fill by trades there",
 }
+
+
+def _folded(px: list[int], lots: list[int], most: int) -> tuple[list[int], list[int]]:
+    """So many prices: the nearest, and the deepest with no more than traded there, since that is where queues decide.
+
+    Those between that do not fit are put together at the deepest of them, which is before the last.
+    """
+    first, last = max(most - 2, 0), min(most - 1, 1)
+    put = slice(first, len(px) - last)
+    return [*px[:first], px[put][-1], *px[len(px) - last :]], [*lots[:first], sum(lots[put]), *lots[len(px) - last :]]
 
 
 def _stack(rows: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

@@ -58,6 +58,19 @@ class Place:
             )
 
 
+def placed(coordinator: str | None, processes: int, process: int) -> Place | None:
+    """The place that options name, None for a process that works alone.  Raises ConfigError."""
+    if coordinator is None:
+        if processes != 1 or process != 0:
+            raise ConfigError(
+                f"processes = {processes}, process = {process}: say with hosts where they meet, HOST:PORT"
+            )
+        return None
+    place = Place(coordinator, processes, process)
+    place.check()
+    return place
+
+
 class Team:
     """The processes that live, and how they share blocks.  meet: waits for all of these, and says who still lives."""
 
@@ -160,7 +173,10 @@ def meeting(living: Living) -> Living:
 
 
 async def reachable(place: Place, patience_s: float) -> None:
-    """Raises ConfigError where the library would end the process without words."""
+    """Is process 0 free to listen at its address, or found there by the others within patience_s?
+
+    Raises ConfigError where it is not: the library would end the process without words.
+    """
     host, _, port = place.coordinator.rpartition(":")
     host = host.strip("[]")
     if place.process == 0:

@@ -19,7 +19,7 @@ from mmjax.calibrate.space import Axis, Space
 from mmjax.errors import ConfigError
 from mmjax.sim.tally import PARTS
 
-SHOWN_POINTS = 2000  # of configurations that are not on the front
+SHOWN_POINTS, SHOWN_FRONT = 2000, 500  # configurations that are drawn: others, and of the front
 SHOWN_ROWS = 16  # of the front in a table, of candidates in a figure
 LEAST_PROB = 1e-4  # that is written out
 COLUMNS = 3  # of panels
@@ -126,9 +126,8 @@ def front(found: Front | None) -> Section:
     layout, axes = figure.grid(len(AGAINST), len(AGAINST))
     traces, values = [], found.space.decode(found.unit)
     pnl = found.scores.pnl_usd_per_h
-    rest = _thinned(np.flatnonzero(~found.is_front & np.isfinite(pnl)), pnl)
-    best = np.flatnonzero(found.is_front & np.isfinite(pnl))
-    best = best[np.argsort(-pnl[best], kind="stable")]
+    others, members = (np.flatnonzero(where & np.isfinite(pnl)) for where in (~found.is_front, found.is_front))
+    rest, best = _thinned(others, pnl, SHOWN_POINTS), _thinned(members, pnl, SHOWN_FRONT)
     for panel, (label, name) in enumerate(AGAINST.items()):
         on, against = {"xaxis": axes[panel][0], "yaxis": axes[panel][1]}, getattr(found.scores, name)
         groups = [
@@ -147,9 +146,9 @@ def front(found: Front | None) -> Section:
         "Each point is a configuration on the training windows; up and left is better, and no other point is better in "
         "P&L, drawdown, inventory and requests at once than one of the front; hover to see its parameters."
     )
-    hidden = int(np.sum(~found.is_front & np.isfinite(pnl))) - len(rest)
-    words = (f"{len(pnl)} configurations, {len(best)} of them on the front.",)
-    words += (f"Of the others every so many is drawn, ordered by P&L; {hidden} are not.",) if hidden else ()
+    words = (f"{len(pnl)} configurations, {len(members)} of them on the front.",)
+    hidden = len(others) + len(members) - len(rest) - len(best)
+    words += (f"{hidden} are not drawn; those that are stand evenly in the order of P&L.",) if hidden else ()
     return Section(title, reading, words, (figure.figure(traces, layout),), (_front_table(found, values, best),))
 
 
@@ -459,12 +458,12 @@ def _score_table(one: Scored) -> Table:
     return Table(("", *one.names), rows, caption=f"Scores on {one.span}")
 
 
-def _thinned(rows: np.ndarray, by: np.ndarray) -> np.ndarray:
-    """At most `SHOWN_POINTS` of rows, evenly in the order of `by`."""
+def _thinned(rows: np.ndarray, by: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of rows, evenly in the order of `by`, the largest first."""
     ordered = rows[np.argsort(-by[rows], kind="stable")]
-    if len(ordered) <= SHOWN_POINTS:
+    if len(ordered) <= most:
         return ordered
-    return ordered[np.unique(np.linspace(0, len(ordered) - 1, SHOWN_POINTS).astype(int))]
+    return ordered[np.unique(np.linspace(0, len(ordered) - 1, most).astype(int))]
 
 
 def _row(row: int | None) -> np.ndarray:

@@ -6,7 +6,8 @@ block follows.  On a CPU a block that fits the second-level cache is fastest; a 
     own       every market has an account of its own, with all the capital: markets cannot touch each other
     shared    one account holds them all, as live: margin, request budget and pooled beliefs are theirs together
 
-How many configurations run together, and in how many pieces, changes no result by one bit.
+A block that is not full is filled up with repetitions; there are two sizes, so that a few configurations, such as a
+generation of a search, do not pay for many.  How many run together changes no result by one bit.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ from mmjax.schema import Market
 from mmjax.sim import account as money
 from mmjax.sim import requests
 from mmjax.sim.policy import Policy, QuoteStep
-from mmjax.sim.rollout import Rollout, Terms, ticks
+from mmjax.sim.rollout import PACE, Rollout, Terms, ticks
 from mmjax.sim.tally import Tally
 from mmjax.sim.tape import Tape
 
@@ -129,9 +130,9 @@ class Done:
 
 
 class Sweep:
-    """Rolls configurations over a tape.  market: leaves [A].  pace: how requests are spent.  Compiles once, at the
-    first `run`.
+    """Rolls configurations over a tape.  market: leaves [A].  pace: how requests are spent.
 
+    block, narrow: configurations in a large and in a small block, over all devices; each compiles when first needed.
     Raises ConfigError for sizes and frictions that cannot be.
     """
 
@@ -144,7 +145,7 @@ class Sweep:
         accounts: Accounts = Accounts.SHARED,
         policy: Policy | None = None,
         devices: Sequence[Any] | None = None,
-        pace: requests.Pace = requests.Pace(),
+        pace: requests.Pace = PACE,
     ):
         sizes.check(tape)
         friction.check()
@@ -157,17 +158,9 @@ class Sweep:
         self.windows = len(tape) // self.window_steps
         lanes = sizes.block or (CPU_BLOCK if self.devices[0].platform == "cpu" else OTHER_BLOCK)
         self.block = max(1, round(lanes / len(self._parts[0].coins) / LANES)) * LANES * len(self.devices)
-        self._rollout = Rollout(
-            policy or QuoteStep(),
-            self._parts[0],
-            sizes.levels,
-            self.block,
-            self.window_steps,
-            self.devices,
-            pace,
-            at_once=friction.order_ms == 0,
-            whole=friction.whole,
-        )
+        self.narrow = max(1, self.block // (4 * LANES * len(self.devices))) * LANES * len(self.devices)
+        self._policy, self._pace = policy or QuoteStep(), pace
+        self._programs: dict[int, Rollout] = {}  # by configurations at once
 
     @property
     def unused_s(self) -> float:
@@ -175,8 +168,13 @@ class Sweep:
         return (len(self.tape) - self.windows * self.window_steps) * self.tape.grid_ns * 1e-9
 
     def memory_bytes(self) -> int:
-        """What the compiled program needs, a window of the tape with it, over all devices; 0 before the first `run`."""
-        return self._rollout.memory_bytes()
+        """What the compiled programs need, a window of the tape with it, over all devices; 0 before the first `run`."""
+        return max((program.memory_bytes() for program in self._programs.values()), default=0)
+
+    @property
+    def trace_count(self) -> int:
+        """How often programs were traced: once for each of the two sizes, when it is first needed."""
+        return sum(program.trace_count for program in self._programs.values())
 
     def run(self, params: Any, first_window: int = 0, end_window: int | None = None) -> Iterator[Done]:
         """Blocks as they are finished; params: leaves [A, n].  Tallies have windows first_window .. end_window - 1.
@@ -187,14 +185,33 @@ class Sweep:
         if not 0 <= first_window < end_window <= self.windows:
             raise ConfigError(f"windows {first_window} to {end_window}: the tape has {self.windows}")
         count = jax.tree.leaves(params)[0].shape[-1]
-        for first in range(0, count, self.block):
-            chosen = np.minimum(np.arange(first, first + self.block), count - 1)
+        first = 0
+        while first < count:
+            size = self.block if count - first > 2 * self.narrow else self.narrow
+            chosen = np.minimum(np.arange(first, first + size), count - 1)
             block = jax.tree.map(lambda leaf, chosen=chosen: np.asarray(leaf)[..., chosen], params)
-            tallies = [self._pass(part, rows, block, first_window, end_window) for rows, part in self._rows()]
+            tallies = [self._pass(part, rows, block, size, first_window, end_window) for rows, part in self._rows()]
             joined = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *tallies)
-            kept = min(self.block, count - first)
+            kept = min(size, count - first)
             steps = (end_window - first_window) * self.window_steps
             yield Done(first, kept, _first(joined, kept), kept * steps * len(self.tape.coins))
+            first += size
+
+    def _program(self, configs: int) -> Rollout:
+        """The program for so many configurations at once."""
+        if configs not in self._programs:
+            self._programs[configs] = Rollout(
+                self._policy,
+                self._parts[0],
+                self.sizes.levels,
+                configs,
+                self.window_steps,
+                self.devices,
+                self._pace,
+                at_once=self.friction.order_ms == 0,
+                whole=self.friction.whole,
+            )
+        return self._programs[configs]
 
     def _rows(self) -> Iterator[tuple[slice, Tape]]:
         """Markets of each account, and their tape."""
@@ -204,15 +221,16 @@ class Sweep:
             for row, part in enumerate(self._parts):
                 yield slice(row, row + 1), part
 
-    def _pass(self, part: Tape, rows: slice, params: Any, first_window: int, end_window: int) -> Tally:
-        """A block over a span of one account's markets, numpy [W, A, C]."""
+    def _pass(self, part: Tape, rows: slice, params: Any, configs: int, first_window: int, end_window: int) -> Tally:
+        """A block of `configs` over a span of one account's markets, numpy [W, A, C]."""
+        program = self._program(configs)
         mine = jax.tree.map(lambda leaf: leaf[..., rows, :], params)
         market = jax.tree.map(lambda leaf: leaf[rows], self._market)
-        walk = self._rollout.start(mine, market, self.friction.terms(part.grid_ns, self.block))
+        walk = program.start(mine, market, self.friction.terms(part.grid_ns, configs))
         tallies: list[Tally] = []
         for window in range(first_window, end_window):
             first, end = window * self.window_steps, (window + 1) * self.window_steps
-            walk, tally = self._rollout.run(walk, part.floats[first:end], part.ints[first:end], ticks(part, first, end))
+            walk, tally = program.run(walk, part.floats[first:end], part.ints[first:end], ticks(part, first, end))
             tallies.append(tally)
         return jax.tree.map(lambda *leaves: np.stack(leaves), *jax.device_get(tallies))
 

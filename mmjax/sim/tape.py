@@ -30,8 +30,8 @@ class Interval:
     The fields up to `basis_bps` are those of `Obs` by name and meaning, at the interval's end.
     book_px, book_lots [S, D]: the book at the end, best first; 0, 0 where there is no level.
     print_px, print_lots [S, K]: what traded during the interval against resting side S, one entry a price, the price
-    nearest to the touch first, 0, 0 where there is none; where more prices traded the last entry is the deepest of them
-    and has the lots of all that did not fit.
+    nearest to the touch first, 0, 0 where there is none; where more prices traded the last entry is the deepest of
+    them, and the one before has the lots of all that did not fit, at the deepest price of those.
     cross_px, cross_lots [S]: what a quote resting on side S would have met: for bids the lowest ask newly shown during
     the interval, for asks the highest bid, and the size shown there; of a price that stood before the interval only
     what it grew; 0, 0 where nothing new was shown.
