@@ -78,9 +78,10 @@ def test_promotion_knows_its_name():
 
 
 def test_decoded_is_what_the_search_decodes():
-    words = ["spread.risk_aversion", "spread.floor_bps@ETH", "spread.floor_bps", "signals.combine.prior_weight=0:4"]
-    words = [word for word in words if word.split("@")[0].split("=")[0] in space.declared()] + ["kelly.frac@BTC+SOL"]
-    words = [word for word in words if word.split("@")[0].split("=")[0] in space.declared()]
+    words = [
+        "spread.floor_bps@ETH", "spread.risk_aversion", "spread.floor_bps", "signals.combine.skew_gain=0:4",
+        "kelly.base_frac@BTC+SOL",
+    ]  # fmt: skip
     axes, coins, base = space.from_words(words), ("BTC", "ETH", "SOL"), model.batched_params(4)
     traced = jax.jit(jax.vmap(descent.decoder(axes, base, coins), out_axes=-1))
     unit = np.random.default_rng(2).random((5, len(axes)))
@@ -122,8 +123,7 @@ def climbed():
 
 def test_utility_is_mean_less_variance_of_windows():
     made = planted()
-    one_market = jax.tree.map(lambda leaf: leaf[0], market(1, 1))
-    params = jax.tree.map(lambda leaf: leaf[0], ladder(jnp.array([0.3])))
+    params, one_market = jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], (ladder(jnp.array([0.3])), market(1, 1)))
     rolled = functools.partial(soft.roll, soft.SoftLadder(), soft.Soft(1, 0.1), made.layout)
     earned = np.asarray(jax.jit(rolled)(params, one_market, made.floats[..., 0], made.ints[..., 0]), np.float64)
     windows = earned.reshape(-1, WINDOW_STEPS).sum(axis=1)[2:]
@@ -156,7 +156,7 @@ def test_a_slope_needs_windows():
 
 @pytest.mark.long
 def test_the_slope_of_the_live_step():
-    """Where no choice of the step falls otherwise nearby, it is the difference; it is a number everywhere."""
+    """It is a number everywhere, and the difference where the step is too small to make any choice fall otherwise."""
     made, base = tape(200, seed=3), model.batched_params(1)
     axes = space.from_words(["spread.risk_aversion", "spread.floor_bps", "ladder.spacing_ratio"])
     decoded = descent.decoder(axes, base, made.coins)
@@ -164,10 +164,8 @@ def test_the_slope_of_the_live_step():
     unit = np.random.default_rng(4).uniform(0.1, 0.9, (8, 3)).astype(np.float32)
     value, slope = (np.asarray(array) for array in jax.jit(jax.vmap(descent.with_slope(objective)))(unit))
     assert np.isfinite(slope).all() and np.ptp(value) > 1
-    plain, step = jax.jit(jax.vmap(objective)), np.float32(2e-3)
-    expected = np.stack([plain(unit + step * e) - plain(unit - step * e) for e in np.eye(3, dtype=np.float32)], 1) / (
-        2 * step
-    )
-    print(np.c_[slope, expected])
-    near = np.isclose(slope, expected, rtol=0.05, atol=0.01 * np.abs(value).max())
+    plain, step = jax.jit(jax.vmap(objective)), np.float32(3e-5)
+    sides = [plain(unit + step * e) - plain(unit - step * e) for e in np.eye(3, dtype=np.float32)]
+    expected = np.stack(sides, axis=1) / (2 * step)
+    near = np.isclose(slope, expected, rtol=0.03, atol=0.01 * np.abs(value).max())
     assert near.mean() > 0.75

@@ -89,6 +89,12 @@ def test_sockets_live_in_three_shells():
     assert not importers("socket") and not importers("requests") and not importers("urllib.request")
 
 
+def test_processes_meet_in_one_place():
+    assert importers("jax.experimental.multihost_utils") == {"exec/lab/hosts.py"}
+    joining = {name for name, tree in TREES.items() if calls(tree, "jax.distributed.initialize")}
+    assert joining == {"exec/lab/hosts.py"} and not importers("jax.distributed")
+
+
 def test_the_paper_venue_does_not_know_the_trader():
     trader = {name for name in TREES if name.startswith("exec/") and not name.startswith(("exec/paper/", "exec/lab/"))}
     for name in TREES:

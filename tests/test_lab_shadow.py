@@ -1,5 +1,6 @@
 """The shadow: its present is the tape of the same stream, its trader is untouched, its regret is a plain mean."""
 
+import io
 import json
 import logging
 import os
@@ -12,7 +13,9 @@ import jax
 import numpy as np
 import pytest
 from loop_stage import Kit, play, settled
+from rich.console import Console
 
+from exec.lab import present as presents
 from exec.lab import shadow as shadows
 from exec.lab.grid import build
 from exec.lab.present import Present, Window
@@ -20,6 +23,8 @@ from exec.lab.regret import BATCHES, Score
 from exec.lab.rig import rig, spec_of
 from exec.lab.shadow import Aside, Job, Lap, Race, Shadow, follow, words
 from exec.lab.synthetic import Synthetic
+from exec.screen import render
+from exec.summary import header
 from feeds import events as frames
 from feeds.lead import LeadPrices
 from mmjax import model
@@ -76,7 +81,8 @@ def test_the_windows_of_a_running_stream_are_the_tape_of_its_recording():
 def test_time_that_nobody_looked_at_is_skipped_and_counted():
     source, specs, events = stream(40.0)
     start_ns = events[0][0]
-    heard = [(now_ns, event) for now_ns, event in events if not 7e9 < now_ns - start_ns <= 22.3e9]
+    traded_ns = [now_ns for now_ns, event in events if type(event) is frames.Trades and now_ns - start_ns > 65e8]
+    heard = [(now_ns, event) for now_ns, event in events if not traded_ns[0] < now_ns <= start_ns + 22.3e9]
     present, windows = followed(specs, heard, lambda now_ns: [now_ns])
     again_ns = min(now_ns for now_ns, _ in heard if now_ns - start_ns > 22.3e9)
     assert present.skipped == 4  # 2 s of the second window and 15 s of silence
@@ -107,21 +113,26 @@ def test_a_lost_connection_and_a_hold_of_the_traders_close_the_market():
             present.on_market_state(True, now_ns)
         if not lost_ns or back_ns:
             present.on_market(event, now_ns)
-        present.hold([at_s > 15, False])
+        present.hold([15 < at_s <= 17, False])
         windows += present.advance(now_ns)
     ok = np.concatenate([present.tape.layout.over_time((w.floats, w.ints)).feed_ok for w in windows])
     assert ok[5:80].all() and not ok[81:99].any()
-    assert ok[115:150].all() and not ok[153:, 0].any() and ok[153:, 1].all()
+    assert ok[115:150].all() and not ok[153:170, 0].any() and ok[153:170, 1].all() and ok[173:].all()
 
 
-def test_frames_nobody_takes_do_not_pile_up():
-    _, specs, events = stream(10.0)
+def test_frames_nobody_takes_do_not_pile_up_and_none_is_lost(monkeypatch):
+    _, specs, events = stream(31.0)
+    monkeypatch.setattr(presents, "MOST_HEARD", 50)
+    _, wanted = followed(specs, events, lambda now_ns: [now_ns])
     present = Present(specs, LeadPrices(), STEPS)
-    for round_s in range(0, 60, 10):
-        for now_ns, event in events:
-            present.on_market(event, now_ns + round_s * 10**9)
-            assert len(present._heard) <= 8193
-    assert len(present.advance(events[-1][0] + 50 * 10**9)) > 8
+    present.on_market_state(True, events[0][0])
+    for now_ns, event in events:
+        present.on_market(event, now_ns)
+        assert len(present._heard) <= 50
+    windows = present.advance(events[-1][0])
+    assert len(windows) == len(wanted) == 6
+    for window, one in zip(windows, wanted, strict=True):
+        assert np.array_equal(window.floats, one.floats) and np.array_equal(window.ints, one.ints)
 
 
 # --- regret
@@ -144,6 +155,18 @@ def test_means_and_errors_are_those_of_the_windows():
     assert standing.error_usd_per_h[0] == standing.regret_usd_per_h[0] == 0
     best_first = sorted(range(1, lanes), key=lambda lane: -standing.regret_usd_per_h[lane])
     assert standing.order().tolist() == best_first
+
+
+def test_the_error_counts_the_memory_from_the_beginning():
+    rng = np.random.default_rng(2)
+    score, path, seen = Score(64, 5.0), np.zeros(64), []
+    for _ in range(100):
+        path = 0.9 * path + rng.normal(size=64)
+        path[0] = 0.0
+        seen.append(path)
+        score.add(path, np.zeros(64))
+    plain = np.std(seen, axis=0, ddof=1)[1:] / 10 * 720
+    assert np.median(score.standing().error_usd_per_h[1:] / plain) > 2  # 4.4 in the limit
 
 
 def test_what_is_kept_does_not_grow_and_the_error_counts_the_memory():
@@ -364,8 +387,8 @@ def job_of(tape, configs=8, **changes):
 
 @pytest.fixture(scope="module")
 def raced():
-    """A stream of one market, its windows, and the laps of a race in this process."""
-    source, specs, events = stream(31.0, 1)
+    """A stream of two markets, its windows, and the laps of a race in this process."""
+    source, specs, events = stream(31.0, 2)
     present, windows = followed(specs, events, lambda now_ns: [now_ns])
     job = job_of(present.tape)
     race = Race(job)
@@ -383,7 +406,7 @@ def test_a_race_on_the_running_stream_is_the_rollout_of_its_tape(raced):
         walk, tally = rollout.run(walk, tape.floats[span], tape.ints[span], ticks(tape, span.start, span.stop))
         assert lap.number == number
         assert np.array_equal(lap.usd, np.asarray(pnl_usd(tally), np.float64).sum(axis=0))
-        assert np.array_equal(lap.fills, np.asarray(tally.fill_count)[0])
+        assert np.array_equal(lap.fills, np.asarray(tally.fill_count).sum(axis=0))
     assert sum(lap.fills.sum() for lap in laps) > 0 and len({lap.usd.tobytes() for lap in laps}) > 1
 
 
@@ -415,6 +438,9 @@ class Pipe:
     def __init__(self, windows):
         self.windows, self.said = list(windows), []
 
+    def poll(self, wait_s):
+        return bool(self.windows)
+
     def recv(self):
         if not self.windows:
             raise EOFError
@@ -435,6 +461,13 @@ def test_what_fails_there_is_told_in_its_words_and_silence_is_the_end(raced, mon
     over = Pipe([])
     shadows._serve(over, job)
     assert over.said == []
+
+
+def test_the_last_words_of_the_process_are_its_fault():
+    track = Aside.__new__(Aside)
+    track.fault, track._pipe = "", Pipe([Lap(0, np.zeros(2), np.zeros(2)), "ConfigError: no", "more"])
+    assert [lap.number for lap in track.taken()] == [0] and track.fault == "ConfigError: no"
+    assert track.taken() == []
 
 
 # --- beside the real loop
@@ -521,6 +554,14 @@ class Heard:
 
     def events(self):
         yield from self._heard
+
+
+def test_the_screen_has_a_line_for_it(kit, tmp_path):
+    stage = play(kit, tmp_path, 1.0)
+    console = Console(file=io.StringIO(), width=200)
+    for said in ("", "shadow of 3 configurations"):
+        console.print(render(header(stage.loop, "paper", said), []))
+    assert console.file.getvalue().splitlines().count("shadow of 3 configurations") == 1
 
 
 @pytest.mark.long

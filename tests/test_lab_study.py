@@ -39,7 +39,7 @@ def study(folder, kind="sweep", data_hash="the tape", seed=3, axes=AXES, options
     made = Study(
         folder, kind, rigged(), data_hash, space.from_words(axes), options, seed, about, jax.local_devices()[:1]
     )
-    made.sweep._programs = _PROGRAMS
+    made.sweep.programs = _PROGRAMS
     return made
 
 

@@ -175,6 +175,13 @@ def by_one(tmp_path_factory):
     return told(calibrated(study(tmp_path_factory.mktemp("one"))))
 
 
+def test_processes_that_ask_for_different_configurations_are_found_out(tmp_path):
+    asking = study(tmp_path)
+    asking.store.put(0, {"values": np.zeros((16, 2), np.float32), "span": np.array([0, 60])})
+    with pytest.raises(ConfigError, match="block 0 holds other configurations .* processors must be of one kind"):
+        calibrated(asking)
+
+
 def by_two(folder, devices=1, killed=None):
     """What two processes find that share a folder; one may be killed after its second block."""
     coordinator = f"127.0.0.1:{asyncio.run(_free_port())}"

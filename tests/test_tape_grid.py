@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.rival import events as rival
 from exec.lab.grid import DEFECTS, Build, Collector, build
 from exec.lab.parquet import Parquet
 from feeds import events
@@ -96,6 +97,38 @@ def test_the_book_is_the_best_price_and_what_the_newest_snapshot_has_beyond_it()
     assert interval(tape, 1, "book_px") == [[999, 998, 997], [1001, 1002, 1003]]
     assert interval(tape, 1, "book_lots") == [[7 * lots, 3 * lots, 4 * lots], [3 * lots, 9 * lots, 8 * lots]]
     assert interval(tape, 2, "book_px")[BID] == [0, 0, 0] and tape.holes[0].reason == "one-sided book"
+
+
+def test_a_price_that_was_the_best_keeps_the_size_that_it_had_then():
+    deep = [(100 - i / 10, 1 + i) for i in range(4)], [(100.2 + i / 10, 9 - i) for i in range(4)]
+    tape = build(
+        Script(
+            book(0, *deep),
+            bbo(0.05, bid=("100", "7")),
+            bbo(0.15, bid=("100.1", "3")),  # the seven stand behind it, whatever the snapshot said
+            bbo(0.25, bid=("99.9", "5")),
+            bbo(0.35, bid=None),
+            bbo(0.45, bid=("99.8", "1")),  # of an empty side nothing is remembered
+            book(0.55, *deep),
+        ),
+        depth=3,
+    )
+    bids = [[interval(tape, k, name)[BID] for k in range(7)] for name in ("book_px", "book_lots")]
+    assert bids[0] == [[1000, 999, 998], [1000, 999, 998], [1001, 1000, 999], [999, 998, 997]] + [
+        [0, 0, 0],
+        [998, 0, 0],
+        [1000, 999, 998],
+    ]
+    lots = [[1, 2, 3], [7, 2, 3], [3, 7, 2], [5, 3, 4], [0, 0, 0], [1, 0, 0], [1, 2, 3]]
+    assert bids[1] == [[n * 10**5 for n in row] for row in lots]
+
+
+def test_best_prices_alone_leave_twenty_of_them_behind():
+    rising = [bbo(k / 10, bid=(f"{100 + k / 10:.1f}", k + 1), ask=("110", 1)) for k in range(25)]
+    tape = build(Script(*rising, bbo(2.5, bid=("100.7", 99), ask=("110", 1))), depth=24)
+    assert interval(tape, 24, "book_px")[BID] == [1024 - k for k in range(20)] + [0] * 4
+    assert interval(tape, 24, "book_lots")[BID] == [(25 - k) * 10**5 for k in range(20)] + [0] * 4
+    assert interval(tape, 25, "book_px")[BID][:3] == [1007, 1006, 1005]
 
 
 @pytest.mark.parametrize(
@@ -307,6 +340,29 @@ def test_a_recording_is_what_a_plain_reading_of_its_files_says(shared):
     assert abs(hole.last - (times[gap_ns] - start_ns) / STEP_NS) <= 1
     hour_k = (3600 - tape.start_ns // 10**9 % 3600) * 10
     assert np.flatnonzero(seen.funding_frac[:, 0]).tolist() == [hour_k]
+
+
+def test_the_book_is_the_one_that_other_readers_of_the_recording_have(shared):
+    folder, stem = shared / "data/hl_l2", "hyperliquid_WLFI_20250904T1946"
+    paths = [path for path in folder.iterdir() if path.name.startswith(stem)]
+    seen, (market,) = build(Parquet(paths)).intervals(), rival.markets(paths)
+    rows, books, at, compared = market.rows, ({}, {}), 0, 0
+    kinds, is_bid = rows["ev"] & 0xFF, rows["ev"] & rival.BUY_EVENT > 0
+    steps = (rows["local_ts"] - rival.START_NS + STEP_NS - 1) // STEP_NS
+    for k in range(4000):
+        while steps[at] <= k:
+            if kinds[at] == rival.DEPTH_EVENT:
+                book, px = books[BID if is_bid[at] else ASK], int(rows["px"][at])
+                book.pop(px, None)
+                if rows["qty"][at]:
+                    book[px] = int(rows["qty"][at])
+            at += 1
+        for side in (BID, ASK):
+            shown = sorted(books[side].items(), reverse=side == BID)[:20]
+            px, lots = seen.book_px[k, side, :, 0].tolist(), seen.book_lots[k, side, :, 0].tolist()
+            assert [level for level in zip(px, lots, strict=True) if level[0]] == shown, (k, side)
+            compared += len(shown)
+    assert compared > 100_000
 
 
 # --- bad input

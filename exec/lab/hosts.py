@@ -10,7 +10,8 @@ every process, without a word between them.
 
 Who is there, and when all have met, is told by `jax.distributed`.  One that dies, or is no longer heard of, is named,
 and its blocks are divided among the others.  Process 0 is where they meet: when it dies the others end too.  Either
-way what is in the folder is kept, and any number of processes goes on from it by name.
+way what is in the folder is kept, and any number of processes goes on from it by name.  A block that a folder shows
+late, or damaged, is computed again by whoever misses it.
 
 Results are the same bits as from one process where processors are of one kind; a difference is found, not averaged.
 """
@@ -62,9 +63,7 @@ def placed(coordinator: str | None, processes: int, process: int) -> Place | Non
     """The place that options name, None for a process that works alone.  Raises ConfigError."""
     if coordinator is None:
         if processes != 1 or process != 0:
-            raise ConfigError(
-                f"processes = {processes}, process = {process}: say with hosts where they meet, HOST:PORT"
-            )
+            raise ConfigError(f"processes = {processes}, process = {process}: say with hosts where they meet")
         return None
     place = Place(coordinator, processes, process)
     place.check()

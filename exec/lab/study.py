@@ -101,10 +101,6 @@ class Study:
         """Of a window."""
         return self.options.sizes.window_s
 
-    def blocks(self, count: int) -> int:
-        """Blocks that so many configurations make."""
-        return -(-count // self.sweep.block)
-
     def roll(
         self,
         values: np.ndarray,
@@ -165,17 +161,18 @@ class Study:
 
     def _numbered(self, count: int) -> dict[int, slice]:
         """The next blocks, and their rows of `count` configurations."""
-        starts = range(0, count, self.sweep.block)
-        first, self._next_block = self._next_block, self._next_block + len(starts)
-        return {first + turn: slice(start, min(start + self.sweep.block, count)) for turn, start in enumerate(starts)}
+        cuts = list(self.sweep.cuts(count))
+        first, self._next_block = self._next_block, self._next_block + len(cuts)
+        return {first + turn: rows for turn, rows in enumerate(cuts)}
 
     def _compute(self, block: int, values: np.ndarray, first_window: int, end_window: int, progress: Progress) -> Tally:
         made = params(self.space, values, self.rig.params, self.rig.coins)
-        (done,) = self.sweep.run(made, first_window, end_window)
+        done = list(self.sweep.run(made, first_window, end_window))
+        tally = score.join([part.tally for part in done])
         span = np.array([first_window, end_window])
-        self.store.put(block, {"values": values, "span": span, **arrays_of(done.tally)})
-        progress(done.count, done.market_steps)
-        return done.tally
+        self.store.put(block, {"values": values, "span": span, **arrays_of(tally)})
+        progress(len(values), sum(part.market_steps for part in done))
+        return tally
 
     def _stored(self, block: int, values: np.ndarray, first_window: int, end_window: int) -> Tally | None:
         arrays = self.store.get(block)

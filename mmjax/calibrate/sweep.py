@@ -132,7 +132,8 @@ class Done:
 class Sweep:
     """Rolls configurations over a tape.  market: leaves [A].  pace: how requests are spent.
 
-    block, narrow: configurations in a large and in a small block, over all devices; each compiles when first needed.
+    block, narrow: configurations in a large and in a small block, over all devices.  programs: by configurations at
+    once, each compiled when first needed; they serve any sweep of the same kind of tape, sizes and devices.
     Raises ConfigError for sizes and frictions that cannot be.
     """
 
@@ -160,7 +161,7 @@ class Sweep:
         self.block = max(1, round(lanes / len(self._parts[0].coins) / LANES)) * LANES * len(self.devices)
         self.narrow = max(1, self.block // (4 * LANES * len(self.devices))) * LANES * len(self.devices)
         self._policy, self._pace = policy or QuoteStep(), pace
-        self._programs: dict[int, Rollout] = {}  # by configurations at once
+        self.programs: dict[int, Rollout] = {}
 
     @property
     def unused_s(self) -> float:
@@ -169,12 +170,12 @@ class Sweep:
 
     def memory_bytes(self) -> int:
         """What the compiled programs need, a window of the tape with it, over all devices; 0 before the first `run`."""
-        return max((program.memory_bytes() for program in self._programs.values()), default=0)
+        return max((program.memory_bytes() for program in self.programs.values()), default=0)
 
     @property
     def trace_count(self) -> int:
         """How often programs were traced: once for each of the two sizes, when it is first needed."""
-        return sum(program.trace_count for program in self._programs.values())
+        return sum(program.trace_count for program in self.programs.values())
 
     def run(self, params: Any, first_window: int = 0, end_window: int | None = None) -> Iterator[Done]:
         """Blocks as they are finished; params: leaves [A, n].  Tallies have windows first_window .. end_window - 1.
@@ -185,22 +186,28 @@ class Sweep:
         if not 0 <= first_window < end_window <= self.windows:
             raise ConfigError(f"windows {first_window} to {end_window}: the tape has {self.windows}")
         count = jax.tree.leaves(params)[0].shape[-1]
+        for rows in self.cuts(count):
+            first, kept = rows.start, rows.stop - rows.start
+            size = self.narrow if kept <= self.narrow else self.block
+            chosen = np.minimum(np.arange(first, first + size), count - 1)
+            block = jax.tree.map(lambda leaf, chosen=chosen: np.asarray(leaf)[..., chosen], params)
+            tallies = [self._pass(part, own, block, size, first_window, end_window) for own, part in self._rows()]
+            joined = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *tallies)
+            steps = (end_window - first_window) * self.window_steps
+            yield Done(first, kept, _first(joined, kept), kept * steps * len(self.tape.coins))
+
+    def cuts(self, count: int) -> Iterator[slice]:
+        """Rows of so many configurations that run together: large blocks, and small ones where few are left."""
         first = 0
         while first < count:
             size = self.block if count - first > 2 * self.narrow else self.narrow
-            chosen = np.minimum(np.arange(first, first + size), count - 1)
-            block = jax.tree.map(lambda leaf, chosen=chosen: np.asarray(leaf)[..., chosen], params)
-            tallies = [self._pass(part, rows, block, size, first_window, end_window) for rows, part in self._rows()]
-            joined = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *tallies)
-            kept = min(size, count - first)
-            steps = (end_window - first_window) * self.window_steps
-            yield Done(first, kept, _first(joined, kept), kept * steps * len(self.tape.coins))
+            yield slice(first, min(first + size, count))
             first += size
 
     def _program(self, configs: int) -> Rollout:
         """The program for so many configurations at once."""
-        if configs not in self._programs:
-            self._programs[configs] = Rollout(
+        if configs not in self.programs:
+            self.programs[configs] = Rollout(
                 self._policy,
                 self._parts[0],
                 self.sizes.levels,
@@ -211,7 +218,7 @@ class Sweep:
                 at_once=self.friction.order_ms == 0,
                 whole=self.friction.whole,
             )
-        return self._programs[configs]
+        return self.programs[configs]
 
     def _rows(self) -> Iterator[tuple[slice, Tape]]:
         """Markets of each account, and their tape."""
