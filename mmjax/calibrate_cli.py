@@ -18,6 +18,7 @@ import typer
 from mmjax.errors import ConfigError
 
 STUDIES = Path("studies")
+NOTE = "asked"  # of what a study was asked for, in its folder
 MOST_SHOWN = 12  # rows of a table for a person
 
 TapeFolder = Annotated[Path, typer.Argument(help="What mmjax tape build made")]
@@ -104,6 +105,10 @@ def calibrate(
     levels: Levels = 8,
     folds: Annotated[int, typer.Option(help="Pieces that the test is cut into")] = 3,
     train_frac: Annotated[float, typer.Option("--train-frac", help="Share of the tape to search on")] = 0.5,
+    confirm: Annotated[
+        list[Path] | None, typer.Option(help="The tape's recordings (parquet): the exact tier has a look as well")
+    ] = None,
+    confirm_top: Annotated[int, typer.Option("--confirm-top", help="How many of the best it looks at")] = 4,
     seed: Seed = 1,
     memory_mb: MemoryMb = 0.0,
     devices: Devices = 0,
@@ -115,18 +120,50 @@ def calibrate(
     """Searches a space on the first part of a tape, judges the best on the rest, and writes a params file."""
     from exec.lab import calibrating
 
-    asked = {key: value for key, value in locals().items() if key in Asked.__dataclass_fields__}
+    asked = Asked(**{key: value for key, value in locals().items() if key in Asked.__dataclass_fields__})
     effort = calibrating.Effort(configs, single, folds, train_frac=train_frac)
-    study, planned_mb = opened("calibration", Asked(**asked), dataclasses.asdict(effort))
+    study, planned_mb = opened("calibration", asked, dataclasses.asdict(effort))
     calibrating.plan(study, effort)
     with shown(0, len(study.rig.coins), as_json) as progress:
         found = calibrating.calibrate(study, effort, progress)
-    path = out or study.folder / "params.toml"
-    if study.leads:
-        _write_params(path, study, found)
     study.leave()
-    document = progress.figures(planned_mb) | told_calibration(study, found) | {"params": str(path)}
+    if not study.leads:
+        return
+    confirmed = _confirmed(study, asked, found, confirm, confirm_top) if confirm else None
+    path = None
+    if found.belief is not None:
+        path = out or study.folder / "params.toml"
+        _write_params(path, study, found, confirmed)
+    document = progress.figures(planned_mb) | told_calibration(study, found) | {"params": path and str(path)}
     print(json.dumps(document)) if as_json else _show(document)  # noqa: T201
+    if path is None:
+        raise typer.Exit(1)  # nothing is promoted without what it earned out of sample; why there is none was told
+
+
+def report(
+    name: Annotated[str, typer.Argument(help="The study: its name below studies/, or its folder")],
+    tape: Annotated[Path | None, typer.Option(help="Where its tape is now; default: where it was")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; default: report.html in the folder")] = None,
+    devices: Devices = 0,
+    as_json: Json = False,
+) -> None:
+    """Writes what a study found as one HTML file with every plot; it needs no network to be read."""
+    from exec.lab import calibrating, examine, sweeping
+    from exec.lab import report as writing
+
+    kind, asked, about = _noted(_folder(name))
+    moved = {"tape": tape or asked.tape, "devices": devices or asked.devices}
+    study, _ = opened(kind, dataclasses.replace(asked, **moved), about)
+    with shown(0, len(study.rig.coins), as_json) as progress:
+        if kind == "sweep":
+            found = examine.of_sweep(study, sweeping.sweep(study, about["configs"], progress))
+        else:
+            effort = calibrating.Effort(**about)
+            found = examine.of_calibration(study, calibrating.calibrate(study, effort, progress))
+    path = out or study.folder / "report.html"
+    size = writing.write(found, path)
+    told = {"report": str(path), "bytes": size}
+    print(json.dumps(told) if as_json else f"{path}, {size / 1e6:.1f} MB")  # noqa: T201
 
 
 # --- what was asked for, as a study
@@ -193,9 +230,34 @@ def opened(kind: str, asked: Asked, about: dict[str, Any]) -> tuple[Any, float]:
         memory.in_use_mb(),
     )
     options = Options(friction, sizes, Accounts(accounts), asked.warmup_s)
-    folder = Path(asked.name) if "/" in asked.name else STUDIES / asked.name
+    folder = _folder(asked.name)
     study = Study(folder, kind, rigged, data_hash, varied, options, asked.seed, about, cores, team=team)
+    if study.leads:
+        study.store.note(NOTE, {"kind": kind, "asked": _plain(asked), "about": about})
     return study, planned_mb
+
+
+def _folder(name: str) -> Path:
+    return Path(name) if "/" in name else STUDIES / name
+
+
+def _plain(asked: Asked) -> dict[str, Any]:
+    """As JSON can hold it; who shares the work is of the moment."""
+    said = dataclasses.asdict(dataclasses.replace(asked, hosts=None, processes=1, process=0))
+    said |= {key: str(Path(said[key]).absolute()) for key in ("tape", "space", "config") if said[key] is not None}
+    return said
+
+
+def _noted(folder: Path) -> tuple[str, Asked, dict[str, Any]]:
+    """What a study was asked for.  Raises ConfigError when the folder holds none."""
+    from exec.lab.store import Store, stored
+
+    note = Store(folder, stored(folder)).noted(NOTE)
+    if note is None:
+        raise ConfigError(f"study {str(folder)!r}: what it was asked for is not noted; run it again by name")
+    said = note["asked"]
+    said |= {key: Path(said[key]) for key in ("tape", "space", "config") if said[key] is not None}
+    return note["kind"], Asked(**said | {"name": str(folder.absolute())}), note["about"]
 
 
 def _team(place: Any) -> Any:
@@ -396,7 +458,42 @@ def _told_belief(belief: Any) -> Any:
     return None if belief is None else dataclasses.asdict(belief)
 
 
-def _write_params(path: Path, study: Any, found: Any) -> None:
+def _confirmed(study: Any, asked: Asked, found: Any, recordings: list[Path], top: int) -> Any:
+    """The chosen configuration, the settings in force and the best of the others in both tiers."""
+    import numpy as np
+
+    from exec.lab import confirm
+    from exec.lab import report as writing
+    from exec.lab.exact import Terms
+    from mmjax import cli
+
+    if not 1 <= top <= 64:
+        raise ConfigError(f"confirm_top = {top}: must be at least 1 and at most 64")
+    best = np.argsort(-found.trained.utility_usd_per_h).tolist()
+    rows = list(dict.fromkeys([found.choice, 0, *best]))[: max(top, 2)]
+    run = {"markets": ",".join(study.rig.coins), "capital_usd": asked.capital_usd}
+    settings = confirm.settings_of(study.space, found.rolled.values[rows], asked.config, **run)
+    folders = {"programs": cli.CACHE / "programs", "cache": cli.CACHE / "xla"}
+    tape = recordings[0] if len(recordings) == 1 else tuple(recordings)
+    terms = Terms(tape, 0.0, study.window_s, **folders)
+    with shown(len(rows), len(study.rig.coins), sys.stderr.isatty()) as progress:
+        confirmed = confirm.confirm(settings, terms, progress=lambda count: progress(count, 0))
+    names = tuple(found.found_by[row] for row in rows)
+    fast_exact = writing.fast_exact(confirmed.comparison, names, confirmed.exact_usd, confirmed.fast_usd)
+    study.store.note("fast_exact", _listed(dataclasses.asdict(fast_exact)))
+    return confirmed
+
+
+def _listed(value: Any) -> Any:
+    """Plain data, arrays as lists."""
+    if isinstance(value, dict):
+        return {key: _listed(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_listed(one) for one in value]
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _write_params(path: Path, study: Any, found: Any, confirmed: Any = None) -> None:
     from exec.lab import promote
     from mmjax.calibrate import space
 
@@ -409,6 +506,7 @@ def _write_params(path: Path, study: Any, found: Any) -> None:
         seed=study.seed,
         markets=study.rig.coins,
         found_by=found.found_by[found.choice],
+        exact=None if confirmed is None else confirmed.of(0),
     )
     promote.write(path, space.toml(study.space, found.rolled.values[found.choice]), origin)
 

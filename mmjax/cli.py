@@ -238,6 +238,7 @@ def record(
 
 app.command()(calibrate_cli.sweep)
 app.command()(calibrate_cli.calibrate)
+app.command()(calibrate_cli.report)
 app.command()(backtest_cli.backtest)
 
 

@@ -56,6 +56,11 @@ def test_where_there_is_no_number_the_climb_ends_at_its_best():
     assert found.unit[2, 0] == 0.9 and found.soft_usd_per_h[2] == -np.inf
 
 
+def test_an_endless_slope_leads_nowhere():
+    found = descent.climb(lambda unit: jnp.sqrt(unit[0]) - unit[1], np.array([[0.0, 0.5]]), steps=5)
+    assert found.stuck[0] and found.unit.tolist() == [[0.0, 0.5]] and found.soft_usd_per_h[0] == -0.5
+
+
 @pytest.mark.parametrize(
     ("start", "steps", "words"),
     [
@@ -122,13 +127,16 @@ def climbed():
 
 
 def test_utility_is_mean_less_variance_of_windows():
-    made = planted()
+    """Of a trader with so little capital that the variance shows."""
+    made, terms, afraid = planted(), soft.Soft(1, 0.1), Taste(0.5)
+    objective = descent.utility(soft.SoftLadder(), terms, made, market(1, 1), ladder, afraid, WINDOW_STEPS, 2)
     params, one_market = jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], (ladder(jnp.array([0.3])), market(1, 1)))
-    rolled = functools.partial(soft.roll, soft.SoftLadder(), soft.Soft(1, 0.1), made.layout)
+    rolled = functools.partial(soft.roll, soft.SoftLadder(), terms, made.layout)
     earned = np.asarray(jax.jit(rolled)(params, one_market, made.floats[..., 0], made.ints[..., 0]), np.float64)
     windows = earned.reshape(-1, WINDOW_STEPS).sum(axis=1)[2:]
-    expected = 360.0 * (windows.mean() - 4.0 / 20_000.0 * windows.var(ddof=1))
-    assert climbed()[1].start_usd_per_h[1] == pytest.approx(expected, rel=1e-4)
+    mean, fear = 360.0 * windows.mean(), 360.0 * 4.0 * windows.var(ddof=1)
+    assert fear > 0.02 * mean
+    assert float(jax.jit(objective)(jnp.array([0.3]))) == pytest.approx(mean - fear, rel=1e-4)
 
 
 def test_a_planted_optimum_is_found_from_both_sides():

@@ -135,14 +135,18 @@ def _run(command: list[str]) -> None:
 
 
 def some_ladders(market: Market, count: int, seed: int = 0, quantum_usd: float = 1000.0) -> list[Ladder]:
-    """`count` different ladders that make sense on a market, the same for the same seed.
+    """`count` different ladders that make sense on a market, the same for the same seed; see `drawn`."""
+    return drawn(float(np.median(market.rows["px"])), market.dollar_px, count, seed, quantum_usd)
+
+
+def drawn(mid_px: float, dollar_px: int, count: int, seed: int = 0, quantum_usd: float = 1000.0) -> list[Ladder]:
+    """`count` different ladders that make sense at a price, the same for the same seed.
 
     half 0.3 to 8 bps, spacing 1.2 steps of price to 4 bps more, skew 0 to 1.5 bps, band a tenth to four tenths of the
     spacing; log-uniform but for skew and band.  Orders of `quantum_usd`, at most 8 of them held.
     """
     draw = np.random.default_rng(seed).random((count, 4))
-    mid_px = float(np.median(market.rows["px"]))
-    price_step_bps = 1e4 * step_px(int(mid_px), market.dollar_px) / mid_px
+    price_step_bps = 1e4 * step_px(int(mid_px), dollar_px) / mid_px
     quantum_lots = max(round(quantum_usd * UUSD_PER_USD / mid_px), 1)
     low_bps = 1.2 * price_step_bps
     ladders = []

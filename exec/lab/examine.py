@@ -15,7 +15,20 @@ from exec.lab.calibrating import Calibrated
 from exec.lab.study import Study
 from exec.lab.sweeping import Swept
 from mmjax.calibrate import score, search
-from mmjax.calibrate.findings import After, Findings, Front, Judged, Met, Queues, Scored, Sensitivity, Span, track
+from mmjax.calibrate.findings import (
+    After,
+    FastExact,
+    Findings,
+    Front,
+    Judged,
+    Met,
+    Queues,
+    Scored,
+    Sensitivity,
+    Span,
+    Tiers,
+    track,
+)
 from mmjax.calibrate.outcome import fill_bins, markouts
 from mmjax.calibrate.score import Scores
 from mmjax.calibrate.space import params
@@ -51,6 +64,16 @@ def of_sweep(study: Study, swept: Swept) -> Findings:
     return _looked_at(study, found, swept.rolled.values[[0, best]], swept.rolled.values[swept.order[:COMPARED]])
 
 
+def noted_fast_exact(study: Study) -> FastExact | None:
+    """What the exact tier said when the study was confirmed, None when it was not."""
+    said = study.store.noted("fast_exact")
+    if said is None:
+        return None
+    rows = tuple(Tiers(**row) for row in said["rows"])
+    usd = {name: np.array(said[name], np.float64) for name in ("exact_usd", "fast_usd")}
+    return FastExact(**said | usd | {"rows": rows, "names": tuple(said["names"])})
+
+
 def of_calibration(study: Study, found: Calibrated) -> Findings:
     """Of a calibration: the chosen configuration is the one that training chose."""
     names = tuple(
@@ -74,6 +97,7 @@ def of_calibration(study: Study, found: Calibrated) -> Findings:
         sensitivity=_sensitivity(study, found.start_unit, found.start.scores, found.effects),
         spans=spans,
         judged=_judged(study, found.belief, names, found.rolled.usd),
+        fast_exact=noted_fast_exact(study),
     )
     best = np.argsort(-found.trained.utility_usd_per_h)[:COMPARED]
     return _looked_at(study, result, found.rolled.values[[0, found.choice]], found.rolled.values[best])

@@ -71,7 +71,7 @@ def climb(objective: Objective, start: np.ndarray, steps: int = 30, rate: float 
     for step in range(1, steps + 2):
         usd, slope = (np.asarray(array, np.float64) for array in look(unit.astype(np.float32)))
         began_usd = usd if began_usd is None else began_usd
-        better = live & (usd > best_usd)  # not where it is no number
+        better = usd > best_usd  # not where it is no number
         best[better], best_usd[better] = unit[better], usd[better]
         live &= np.isfinite(usd) & np.isfinite(slope).all(axis=1)
         slope = np.where(live[:, None], slope, 0.0)
