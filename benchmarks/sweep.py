@@ -6,8 +6,8 @@ static is a ladder of four levels a side that needs no model (`benchmarks/rival/
 of its own; full the whole step as live, eight levels; full_shared the same with one account over all markets.  Each in
 a process of its own, without a cache of compiled programs:
 
-    config_market_steps_per_s    by number of configurations; the best of up to three runs, compiling not counted.  A run
-                                 takes about --case-s seconds, or one minute of tape if that takes longer: `minutes`
+    config_market_steps_per_s    by number of configurations; the best of up to three runs, compiling not counted.  A
+                                 run takes about --case-s seconds, or a minute of tape if that takes longer: `minutes`
     first_result_s               interpreter start to the results of one block of 1024 configurations over one minute
     peak_mb, planned_mb          resident memory at most, and what the memory plan of `mmjax sweep` would have said
     hftbacktest_ratio_*          hftbacktest's seconds for a static ladder over the recordings, ladders times markets
@@ -186,12 +186,6 @@ def ratio(rival_s: Iterable[float], steps: Iterable[int], steps_per_s: float) ->
 
 def run(asked: argparse.Namespace) -> dict[str, Any]:
     """All that was asked and can be done here; what cannot is said under `left_out`."""
-    import jax
-
-    jax.config.update("jax_platforms", "cpu")  # the GPU is for the processes that measure it
-    from exec.machine import prepare_rollouts
-
-    prepare_rollouts()
     from benchmarks.rival import call
 
     started, left_out = time.time(), []
@@ -286,6 +280,16 @@ def _speeds(result: dict[str, Any], asked: argparse.Namespace, tape: str, clock:
         clock.take()
 
 
+def _prepare() -> None:
+    """This process computes on processors: a GPU is for the processes that measure it."""
+    import jax
+
+    from exec.machine import prepare_rollouts
+
+    jax.config.update("jax_platforms", "cpu")
+    prepare_rollouts()
+
+
 def _in_own_process(job: Job, kind: str) -> dict[str, Any]:
     """A job's result.  Raises ConfigError with the last words of a process that fails."""
     environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
@@ -372,6 +376,7 @@ def main() -> None:
             job = json.loads(asked.job)
             sys.stdout.write(json.dumps(measure(Job(**job | {"counts": tuple(job["counts"])}))) + "\n")
             return
+        _prepare()
         result = run(asked)
     except MmjaxError as error:
         sys.stderr.write(f"{error}\n")

@@ -202,7 +202,7 @@ def test_the_clock_of_a_tape():
     assert np.flatnonzero(ticks.is_read).tolist() == [0, 20, 40]
     assert not ticks.is_midnight.any()  # it starts at one
     late = dataclasses.replace(made, start_ns=made.start_ns - 10 * made.grid_ns)
-    assert np.flatnonzero(rollout.ticks(late, 0, 50).is_midnight).tolist() == [9]
+    assert np.flatnonzero(rollout.ticks(late, 0, 50).is_midnight).tolist() == [10]
 
 
 def test_every_part_is_a_field():

@@ -551,6 +551,6 @@ def ticks(tape: Tape, first: int, end: int) -> Tick:
     """What the clock says of intervals first .. end - 1 of a tape, numpy [n]."""
     read_steps = max(1, round(READ_S * 1e9 / tape.grid_ns))
     at = np.arange(first, end)
-    ends_ns = tape.start_ns + (at + 1) * tape.grid_ns
+    ends_ns = tape.start_ns + at * tape.grid_ns
     is_midnight = ends_ns // DAY_NS != (ends_ns - tape.grid_ns) // DAY_NS
     return Tick(is_read=at % read_steps == 0, is_midnight=is_midnight & (at > 0))

@@ -61,7 +61,7 @@ class Soft:
     grid_s: float
     order_steps: int = 2
     capital_usd: float = 10_000.0
-    temperature_bps: float = 1.0
+    temperature_bps: float = 0.3
 
 
 class SoftPolicy(Protocol):
