@@ -35,7 +35,7 @@ def at(seconds):
 def test_rules_are_those_of_the_live_budget():
     theirs, ours = live.Pace(), Pace()
     for field in dataclasses.fields(Pace):
-        if field.name != "read_weight_per_s":
+        if field.name not in ("read_weight_per_s", "free"):
             assert getattr(ours, field.name) == getattr(theirs, field.name), field.name
     assert not theirs.charges_price  # which is left out here
     assert (live.ADDRESS_BASE, live.CANCEL_EXTRA, live.ITEMS_PER_WEIGHT) == (
@@ -237,6 +237,21 @@ def test_what_is_worth_nothing_busy_or_in_the_way_is_not_sent():
     blocked[:, 1] = True
     sent, after = choose(NO_READS, fresh, action, value, lots, np.zeros_like(busy), blocked, I32(0))
     assert np.asarray(sent).sum() == 4 and not np.asarray(sent)[:, 1].any() and int(after.used) == 4
+
+
+def test_where_requests_are_free_all_are_sent_and_nothing_is_counted():
+    free = Pace(free=True)
+    spent = dataclasses.replace(requests.init(free), used=I32(10**6), openings=F32(-5), weight=F32(-9))
+    for action in (PLACE, MODIFY, CANCEL):
+        many = ladder_case(action, rows=40)
+        busy = many[-1]
+        busy[0, 0] = 1
+        blocked = np.ones(busy.shape, bool)
+        sent, after = choose(free, spent, *many, blocked, I32(500))
+        assert np.array_equal(sent, busy == 0)
+        assert jax.tree.leaves(after) == jax.tree.leaves(spent)
+    assert not choose(free, spent, *ladder_case(PLACE, math.nan), np.zeros((2, LEVELS, 1), bool), I32(0))[0].any()
+    assert jax.tree.leaves(advance(free, spent, I32(9), F32(1e6), F32(60))) == jax.tree.leaves(spent)
 
 
 def test_quotes_that_would_meet_an_own_order_wait():
