@@ -5,6 +5,10 @@ order queues behind what is displayed, fills against recorded trades in price-ti
 quote crosses it.  Recorded volume is used once: a trade that an account's order took part in is smaller for the rest of
 the book, and the part of a crossing quote that traded does not come back with the next snapshot.
 
+A trade is executed at its recorded price.  It proves that nothing better was left by then, whatever the last quote
+showed, so that is pulled first; an order of an account that stands better is hit.  What finds too little at its price
+met size that no quote has shown, and is printed all the same.
+
 Recordings of the same stamp keep their distance in time.  Every stamp starts with the run, at the first moment when
 all of its recordings are live; where a recording has a hole, its market stands still.  Nothing is known beyond the last
 level of a snapshot, so an order resting out there has no queue in front of it.
@@ -53,9 +57,11 @@ class TapeReport:
 
 @dataclass(slots=True)
 class TapeVolume:
-    """Recorded trade volume of one market in lots: what filled, what found no order to meet, what came too early."""
+    """Recorded trade volume of one market in lots: what was printed, and what of that no quote had shown; what could
+    not be printed because the other side stood in the way; what came too early."""
 
     consumed_lots: int = 0
+    hidden_lots: int = 0
     dropped_lots: int = 0
     before_start_lots: int = 0
 
@@ -116,11 +122,16 @@ class TapeMarket:
     def _trade(self, exchange: Exchange, asset: int, row: int) -> None:
         trades = self._trades[asset]
         side, px, lots = int(trades.side[row]), int(trades.px[row]), int(trades.lots[row])
+        replay, volume = self._replays[asset], self.volumes[asset]
+        replay.trades(exchange, 1 - side, px)
         filled_lots = exchange.background_take(asset, side, lots, px, HOUSE_NOISE)
-        volume = self.volumes[asset]
-        volume.consumed_lots += filled_lots
-        volume.dropped_lots += lots - filled_lots
-        self._replays[asset].traded(1 - side, px)
+        hidden_lots = 0
+        if filled_lots < lots and not _reaches(exchange.best(asset, side), side, px):
+            exchange.background_set(asset, 1 - side, px, lots - filled_lots)
+            hidden_lots = exchange.background_take(asset, side, lots - filled_lots, px, HOUSE_NOISE)
+        volume.consumed_lots += filled_lots + hidden_lots
+        volume.hidden_lots += hidden_lots
+        volume.dropped_lots += lots - filled_lots - hidden_lots
 
     def _merge(self, recordings: list[Recording]) -> None:
         """One list of events over all markets, by time since the run's start, trades before quotes."""
@@ -184,6 +195,11 @@ def _starts_ns(recordings: list[Recording]) -> dict[str, int]:
     return starts
 
 
+def _reaches(best_px: int, side: int, px: int) -> bool:
+    """Whether the best price of a side, 0 = none, is at or beyond `px` of the other, or better than `px` of its own."""
+    return bool(best_px) and (best_px >= px if side == BID else best_px <= px)
+
+
 class _Replay:
     """One market's recorded book as last seen, and what accounts took from it.
 
@@ -200,8 +216,12 @@ class _Replay:
         self._dirty: list[int | None] = [None, None]
         self._oracle_due_ns = 0
 
-    def traded(self, side: int, px: int) -> None:
-        """A taker has hit resting `side` down to `px`."""
+    def trades(self, exchange: Exchange, side: int, px: int) -> None:
+        """A taker is about to hit resting `side` at `px`: what was shown nearer is gone."""
+        if _reaches(exchange.best(self._asset, side), side, px):
+            shown = self._shown[side]
+            for stale_px in [p for p in shown if (p > px if side == BID else p < px)]:
+                self._remove(exchange, side, stale_px)
         worst = self._dirty[side]
         if worst is None or (px < worst if side == BID else px > worst):
             self._dirty[side] = px
