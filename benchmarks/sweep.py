@@ -3,8 +3,8 @@
     python -m benchmarks.sweep [--json] [--data PATH] [--synthetic] [--parts speed,rival,agree] [--case-s 15]
 
 static is a ladder of four levels a side that needs no model (`benchmarks/rival/README.md`), every market in an account
-of its own; full the whole step as live, eight levels; full_shared the same with one account over all markets.  Each in
-a process of its own, without a cache of compiled programs:
+of its own, as hftbacktest has it; full the whole step, eight levels, one account over all markets, as live; full_own
+the same with accounts of their own.  Each in a process of its own, without a cache of compiled programs:
 
     config_market_steps_per_s    by number of configurations; the best of up to three runs, compiling not counted.  A
                                  run takes about --case-s seconds, or a minute of tape if that takes longer: `minutes`
@@ -39,7 +39,7 @@ DATA = ROOT.parent / "shared" / "data" / "hl_l2"
 PARTS = ("speed", "rival", "agree")
 COUNTS = (1, 64, 1024, 8192)
 MAIN_COUNT = 1024  # where the rival is met
-POLICIES = {"static": COUNTS, "full": COUNTS, "full_shared": (MAIN_COUNT,)}
+POLICIES = {"static": COUNTS, "full": COUNTS, "full_own": (MAIN_COUNT,)}
 SYNTHETIC_S, SYNTHETIC_MARKETS = 300.0, 4
 LATENCY_MS = 100.0
 CAPITAL_USD = 100_000.0  # enough to quote every market
@@ -84,7 +84,8 @@ def measure(job: Job) -> dict[str, Any]:
     load = os.getloadavg()[0]
     devices = prepare_rollouts()
     tape = tape_file.load(job.tape)
-    most = CPU_BLOCK if devices[0].platform == "cpu" else OTHER_BLOCK
+    rows = len(tape.coins) if job.policy == "full" else 1  # markets of an account
+    most = max(LANES, (CPU_BLOCK if devices[0].platform == "cpu" else OTHER_BLOCK) // rows)
     result: dict[str, Any] = {
         "devices": [device.device_kind for device in devices],
         "load": load,
@@ -95,7 +96,7 @@ def measure(job: Job) -> dict[str, Any]:
     for count in sorted(job.counts, key=lambda count: (count != MAIN_COUNT, -count)):
         lane, used = lanes(count, len(devices), most, LANES)
         if (lane, used) not in programs:
-            programs[lane, used] = _sweep(job.policy, tape, lane, devices[:used])
+            programs[lane, used] = _sweep(job.policy, tape, lane * rows, devices[:used])
         sweep, params = programs[lane, used], _params(job.policy, tape, count)
         if count == MAIN_COUNT:
             plan = memory.planned(sweep.sizes, tape, sweep.accounts, used, devices[0].platform, 0, memory.in_use_mb())
@@ -124,17 +125,17 @@ def _rate(sweep: Any, params: Any, case_s: float) -> tuple[float, float]:
     return max(rates), windows * sweep.sizes.window_s / 60
 
 
-def _sweep(policy: str, tape: Any, lane: int, devices: Any) -> Any:
-    """A sweep of so many configurations at once on a device; one account over all markets makes them market rows."""
+def _sweep(policy: str, tape: Any, block: int, devices: Any) -> Any:
+    """A sweep of so many market-configurations at once on a device."""
     from benchmarks import sweep_rival
     from mmjax.calibrate.sweep import Accounts, Friction, Sizes, Sweep
 
     if policy == "static":
         friction = Friction(capital_usd=sweep_rival.CAPITAL_USD, order_ms=LATENCY_MS, queue_power=0, whole=True)
-        return sweep_rival.static_sweep(tape, friction, lane, devices)
-    accounts = Accounts.SHARED if policy == "full_shared" else Accounts.OWN
+        return sweep_rival.static_sweep(tape, friction, block, devices)
+    accounts = Accounts.SHARED if policy == "full" else Accounts.OWN
     rigged = _rig(tape)
-    sizes = Sizes(sweep_rival.WINDOW_S, block=lane)
+    sizes = Sizes(sweep_rival.WINDOW_S, block=block)
     return Sweep(rigged.tape, rigged.market, Friction(CAPITAL_USD, LATENCY_MS), sizes, accounts, devices=devices)
 
 

@@ -1,9 +1,18 @@
 """The fast tier beside hftbacktest: the same ladders on the same recordings, fills and results of each.
 
 Like for like is hftbacktest's exchange without partial fills against ours with `whole`, and our request budget off:
-then both know the same rules, and what differs is what a tape of intervals loses.  With partial fills the rules differ
-too (`benchmarks/rival/README.md`), so those cases are shown and not judged.  No fees: they would hide differences
-behind what grows with volume.
+then both know the same rules, and what differs is what intervals lose.  No fees: they would hide differences behind
+what grows with volume.
+
+    a queue is cut only to what the book shows at the end of an interval, not to less that it showed in between
+    cancels of one interval are guessed at in one go: with power 3 that is not the same as one by one (with power 1 it
+    is, but what comes and goes within an interval is not seen at all)
+
+With partial fills the rules differ, so those cases are shown and not judged:
+
+    hftbacktest's replacement is a new order beside the old one, and both may fill: 2 to 3 % more fills than a modify
+    it gives every own order the whole volume that reaches its price, and all of it to an order that a trade went
+    beyond; ours is used once, which on markets of many tiny trades decides even for tiny orders
 """
 
 import dataclasses

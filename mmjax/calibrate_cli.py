@@ -90,6 +90,9 @@ def calibrate(
     configs: Annotated[int, typer.Option(help="What the search may cost, in whole training spans")] = 512,
     out: Annotated[Path | None, typer.Option(help="Params file to write; default: params.toml in the folder")] = None,
     single: Annotated[bool, typer.Option("--single", help="One objective, the utility; no Pareto set")] = False,
+    climbs: Annotated[
+        int, typer.Option(help="Starts of a climb by gradients of softened fills; needs --confirm to be written")
+    ] = 0,
     vary: Vary = None,
     space: SpaceFile = None,
     config: ConfigFile = None,
@@ -121,7 +124,7 @@ def calibrate(
     from exec.lab import calibrating
 
     asked = Asked(**{key: value for key, value in locals().items() if key in Asked.__dataclass_fields__})
-    effort = calibrating.Effort(configs, single, folds, train_frac=train_frac)
+    effort = calibrating.Effort(configs, single, folds, train_frac=train_frac, climbs=climbs)
     study, planned_mb = opened("calibration", asked, dataclasses.asdict(effort))
     calibrating.plan(study, effort)
     with shown(0, len(study.rig.coins), as_json) as progress:
@@ -130,14 +133,13 @@ def calibrate(
     if not study.leads:
         return
     confirmed = _confirmed(study, asked, found, confirm, confirm_top) if confirm else None
-    path = None
-    if found.belief is not None:
-        path = out or study.folder / "params.toml"
-        _write_params(path, study, found, confirmed)
-    document = progress.figures(planned_mb) | told_calibration(study, found) | {"params": path and str(path)}
+    path, refusal = _promoted(out or study.folder / "params.toml", study, found, confirmed)
+    told = told_calibration(study, found)
+    told["unknown"] += refusal
+    document = progress.figures(planned_mb) | told | {"params": path and str(path)}
     print(json.dumps(document)) if as_json else _show(document)  # noqa: T201
     if path is None:
-        raise typer.Exit(1)  # nothing is promoted without what it earned out of sample; why there is none was told
+        raise typer.Exit(1)
 
 
 def report(
@@ -491,6 +493,17 @@ def _listed(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_listed(one) for one in value]
     return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _promoted(path: Path, study: Any, found: Any, confirmed: Any) -> tuple[Path | None, list[str]]:
+    """Where the chosen configuration was written, None with the reason when it may not be."""
+    if found.belief is None:
+        return None, []  # why is told already
+    try:
+        _write_params(path, study, found, confirmed)
+    except ConfigError as refusal:
+        return None, [f"a params file: {refusal}"]
+    return path, []
 
 
 def _write_params(path: Path, study: Any, found: Any, confirmed: Any = None) -> None:

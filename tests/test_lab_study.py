@@ -249,3 +249,21 @@ def test_a_params_file_quotes_what_was_chosen(tmp_path):
     values = space.of_settings(made.space, settings)
     assert np.array_equal(values, found.rolled.values[found.choice])
     assert settings.provenance["data_hash"] == "the tape" and settings.provenance["trials"] == found.trials
+
+
+def test_what_gradients_found_is_marked_and_needs_the_exact_tier(tmp_path, monkeypatch):
+    """A climb's end is a known point of the search; chosen, it is promoted only with the exact tier's word."""
+    led = np.array([[0.8, 0.1]])
+    climbed = calibrating.descent.Candidates(
+        unit=led, soft_usd_per_h=np.zeros(1), start_usd_per_h=np.zeros(1), stuck=np.zeros(1, bool), looks=500
+    )
+    monkeypatch.setattr(calibrating.descent, "climb", lambda objective, start: climbed)
+    made = study(tmp_path / "c", "calibration", climbs=1)
+    found = calibrating.calibrate(made, dataclasses.replace(EFFORT, climbs=1))
+    assert calibrating.descent.GRADIENT in found.found_by
+    row = found.found_by.index(calibrating.descent.GRADIENT)
+    assert np.array_equal(found.unit[row], led[0])
+    assert found.belief.trials == found.trials > 500  # a look through softened fills is a trial too
+    chosen = dataclasses.replace(found, belief=dataclasses.replace(found.belief, choice=row))
+    path, refusal = calibrate_cli._promoted(tmp_path / "params.toml", made, chosen, None)
+    assert path is None and "exact tier" in refusal[0] and not (tmp_path / "params.toml").exists()

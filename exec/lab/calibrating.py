@@ -13,14 +13,16 @@ import dataclasses
 import numpy as np
 
 from exec.lab.study import Progress, Rolled, Study, by_market_usd
-from mmjax.calibrate import belief, identify, score, search
+from mmjax.calibrate import belief, descent, identify, score, search
 from mmjax.calibrate.belief import Belief, Split
 from mmjax.calibrate.identify import Effect
 from mmjax.calibrate.score import Scores
 from mmjax.calibrate.space import now
 from mmjax.errors import ConfigError
+from mmjax.sim import soft
 
 FINALISTS = 48
+CLIMB = "climb"  # note of where gradients led
 SETTINGS_IN_FORCE = 0  # row of the finalists
 
 
@@ -29,7 +31,8 @@ class Effort:
     """What a search may spend and how it is judged.
 
     configs: as many whole training spans it may cost.  single: one objective, the utility, in place of a Pareto set.
-    folds, purge_s, train_frac: of the walk-forward.
+    folds, purge_s, train_frac: of the walk-forward.  climbs: starts of a climb by gradients of softened fills, 0 =
+    none; where it ends the search begins as well, and what comes of it needs the exact tier's word (`mmjax.sim.soft`).
     """
 
     configs: int = 512
@@ -37,6 +40,7 @@ class Effort:
     folds: int = 3
     purge_s: float = 60.0
     train_frac: float = 0.5
+    climbs: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +97,8 @@ def calibrate(study: Study, effort: Effort, progress: Progress = lambda configs,
     space = study.space
     known, _ = space.clipped(now(space, study.rig.params, study.rig.coins)[None])
     known_unit = space.encode(known)
+    climbed, looks = _climbed(study, effort, told, known_unit) if effort.climbs else (known_unit[:0], 0)
+    known_unit = np.concatenate([known_unit, climbed])
     hunt = search.Search(told, known_unit)
     began: tuple[np.ndarray, Rolled] | None = None
     stages: list[str] = []
@@ -102,7 +108,28 @@ def calibrate(study: Study, effort: Effort, progress: Progress = lambda configs,
         stages.append(batch.stage)
         hunt.tell(_objectives(rolled.scores, effort))
     unit, found_by = _finalists(hunt, known_unit, stages)
-    return _judged(study, unit, found_by, splits, began, hunt, progress)
+    return _judged(study, unit, found_by, splits, began, hunt, looks, progress)
+
+
+def _climbed(study: Study, effort: Effort, told: search.Plan, known_unit: np.ndarray) -> tuple[np.ndarray, int]:
+    """Where gradients of softened fills lead from the settings in force and some other points, on training windows
+    alone, and how often they looked; noted, so that a study that goes on asks for the same points."""
+    kept = study.store.noted(CLIMB)
+    if kept is None:
+        rig, steps = study.rig, study.sweep.window_steps
+        part = rig.tape.cut((told.end_window - told.spans()[-1]) * steps, told.end_window * steps)
+        friction = study.options.friction
+        order_steps = max(1, int(friction.terms(part.grid_ns, 1).order_steps[0]))
+        soft_terms = soft.Soft(study.options.sizes.levels, part.grid_ns * 1e-9, order_steps, friction.capital_usd)
+        decoded = descent.decoder(study.space, rig.params, rig.coins)
+        objective = descent.utility(
+            soft.SoftStep(), soft_terms, part, rig.market, decoded, study.taste, steps, told.warmup_windows
+        )
+        more = search.spread_points(len(study.space), effort.climbs, study.seed)[: effort.climbs - 1]
+        found = descent.climb(objective, np.concatenate([known_unit, more]))
+        kept = {"unit": found.unit.tolist(), "looks": int(found.looks)}
+        study.store.note(CLIMB, kept)
+    return np.array(kept["unit"], np.float64).reshape(-1, len(study.space)), kept["looks"]
 
 
 def _objectives(scores: Scores, effort: Effort) -> np.ndarray:
@@ -119,7 +146,8 @@ def _finalists(hunt: search.Search, known_unit: np.ndarray, stages: list[str]) -
     for row in rows:
         if np.isfinite(tried.scores[row]).all() and not any(np.array_equal(tried.unit[row], one) for one in unit):
             unit.append(tried.unit[row])
-            found_by.append(stages[tried.batch[row]])
+            climbed = any(np.array_equal(tried.unit[row], one) for one in known_unit[1:])
+            found_by.append(descent.GRADIENT if climbed else stages[tried.batch[row]])
     return np.array(unit), tuple(found_by)
 
 
@@ -130,13 +158,16 @@ def _judged(
     splits: tuple[Split, ...],
     began: tuple[np.ndarray, Rolled],
     hunt: search.Search,
+    looks: int,
     progress: Progress,
 ) -> Calibrated:
     tallies = [tally for _, tally in study.roll(study.space.decode(unit), progress=progress)]
     tally = score.join(tallies)
     why_not, effects, believed = [], None, None
     try:
-        believed = belief.judge(score.windowed_usd(tally), splits, study.window_s, study.seed, trials=hunt.trial_count)
+        believed = belief.judge(
+            score.windowed_usd(tally), splits, study.window_s, study.seed, trials=hunt.trial_count + looks
+        )
     except ConfigError as failure:
         why_not.append(f"what may be believed: {failure}")
     train, test = splits[-1].train, splits[-1].test
@@ -159,6 +190,6 @@ def _judged(
         start=start,
         effects=effects,
         why_not=tuple(why_not),
-        trials=hunt.trial_count,
+        trials=hunt.trial_count + looks,
         unfit=hunt.unfit_count,
     )

@@ -12,6 +12,9 @@ is told so by `order_steps` = 1 and `arrive` follows it (see `rollout`).  What t
 
 Where a price is beyond the last level of the book nothing is known to stand in front of it, and nothing is assumed, as
 on the paper venue's tapes.
+
+The venue knows every place in its queues; the trader guesses them from the few best levels that it is sent, its own
+among them.  An order that was never within those has no rank (`exec.queue`).
 """
 
 import dataclasses
@@ -22,7 +25,7 @@ import numpy as np
 
 from mmjax import grid
 from mmjax.record import record
-from mmjax.schema import Quotes
+from mmjax.schema import TOP_LEVELS, Quotes
 from mmjax.sides import SIGN
 from mmjax.slots import Action
 
@@ -34,7 +37,8 @@ class Resting:
     """Own orders [S, L].
 
     px, lots: at rest, 0 = none.  ahead_lots: of others in front.  shown_lots: of others at the price when last looked,
-    `UNKNOWN` where the book does not reach.  depth_bps: from the mid, when it was sent.  rest_s: since it rests.
+    `UNKNOWN` where the book does not reach.  is_ranked: 1 once it was within the levels that the trader is sent.
+    depth_bps: from the mid, when it was sent.  rest_s: since it rests.
     asked: `slots.Action` of the request on its way; asked_px, asked_lots, asked_depth_bps of it.  due_steps,
     wait_steps: intervals until it reaches the venue and until its answer is known, 0 = neither.
     """
@@ -43,6 +47,7 @@ class Resting:
     lots: jax.Array
     ahead_lots: jax.Array
     shown_lots: jax.Array
+    is_ranked: jax.Array
     depth_bps: jax.Array
     rest_s: jax.Array
     asked: jax.Array
@@ -71,6 +76,7 @@ def init(levels: int) -> Resting:
         lots=i32,
         ahead_lots=f32,
         shown_lots=f32,
+        is_ranked=i32,
         depth_bps=f32,
         rest_s=f32,
         asked=i32,
@@ -115,11 +121,15 @@ def arrive(
     ended = is_rest & (gone | rests_anew)
     rest_s = r.rest_s + dt_s * is_rest.astype(jnp.float32)
     refused = (enters & takes) | (modifies & ~is_rest)
+    px = jnp.where(gone, 0, jnp.where(rests_anew, r.asked_px, r.px))
+    lots = jnp.where(gone, 0, jnp.where(rests_anew, r.asked_lots, r.lots))
+    was_ranked = jnp.where(rests_anew, 0, r.is_ranked)
     after = Resting(
-        px=jnp.where(gone, 0, jnp.where(rests_anew, r.asked_px, r.px)),
-        lots=jnp.where(gone, 0, jnp.where(rests_anew, r.asked_lots, r.lots)),
+        px=px,
+        lots=lots,
         ahead_lots=jnp.where(rests_anew, jnp.maximum(shown, 0.0), jnp.where(gone, 0.0, r.ahead_lots)),
         shown_lots=jnp.where(rests_anew, shown, r.shown_lots),
+        is_ranked=jnp.where(lots > 0, jnp.maximum(was_ranked, _is_sent(px, lots, book_px, book_lots)), 0),
         depth_bps=jnp.where(rests_anew, r.asked_depth_bps, r.depth_bps),
         rest_s=jnp.where(gone | rests_anew, 0.0, rest_s),
         asked=jnp.where(arrives, Action.KEEP.value, r.asked),
@@ -167,10 +177,19 @@ def exposed_usd(r: Resting) -> jax.Array:
 
 
 def queue_rank(r: Resting) -> jax.Array:
-    """0 front to 1 back of the queue, [S, L]; 1 where it is not known or nothing rests."""
-    known = (r.lots > 0) & (r.shown_lots >= 0)
+    """0 front to 1 back of the queue, [S, L], as far as the trader can tell; 1 where it cannot or nothing rests."""
+    known = (r.lots > 0) & (r.shown_lots >= 0) & (r.is_ranked > 0)
     rank = jnp.where(r.shown_lots > 0, r.ahead_lots / jnp.maximum(r.shown_lots, 1.0), 0.0)
     return jnp.where(known, jnp.minimum(rank, 1.0), 1.0)
+
+
+def _is_sent(px: jax.Array, lots: jax.Array, book_px: jax.Array, book_lots: jax.Array) -> jax.Array:
+    """1 where an own order [S, L] is among the best `TOP_LEVELS` prices of the book [S, D] and of our own."""
+    out, near_px, near_lots = _outward(px), book_px[:, :TOP_LEVELS], book_lots[:, :TOP_LEVELS]
+    others = (near_lots > 0)[:, None, :] & (_outward(near_px)[:, None, :] < out[..., None])
+    own = (lots > 0)[:, None, :] & (out[:, None, :] < out[..., None])
+    nearer = jnp.sum(others.astype(jnp.int32), axis=-1) + jnp.sum(own.astype(jnp.int32), axis=-1)
+    return (nearer < TOP_LEVELS).astype(jnp.int32)
 
 
 def lots_at(book_px: jax.Array, book_lots: jax.Array, px: jax.Array) -> jax.Array:
