@@ -67,6 +67,8 @@ def over_markets(
         one = jax.tree.unflatten(jax.tree.structure(arguments), one)
         traced, shape = jax.make_jaxpr(function, return_shape=True)(*one)
         results = _note(traced.jaxpr, traced.consts, inputs, {})
+        if fixed:
+            _compute_once(results, is_native)
         _compute(results, lanes, is_native)
         return jax.tree.unflatten(jax.tree.structure(shape), [v.of_all(lanes) for v in results])
 
@@ -233,6 +235,20 @@ def _origin(value: _Value) -> _Value:
 
 
 # --- computing it
+
+
+def _compute_once(results: Sequence[_Value], is_native: bool) -> None:
+    """Fills in what does not vary and is read by what does: else every kernel would compute it again, for each lane."""
+    order = _in_order(results)
+    read = {v: None for value in order if value.varies for v in value.inputs}
+    once = [v for v in read if v.primitive and not v.varies]
+
+    def compute() -> list[jax.Array]:
+        known: dict[_Value, Any] = {}
+        return [v.from_known(known, 0) for v in once]
+
+    for value, array in zip(once, (native(compute) if is_native else compute)(), strict=True):
+        value.array, value.primitive, value.inputs = array, None, ()
 
 
 def _compute(results: Sequence[_Value], lanes: int, is_native: bool) -> None:

@@ -11,12 +11,14 @@ from fractions import Fraction
 
 BID, ASK = SIDES = (0, 1)
 SIGN = (1, -1)
+SENT = 5  # best prices of a side that the trader is sent
 KEEP, PLACE, MODIFY, CANCEL = range(4)
 
 
 @dataclass
 class Order:
-    """One that rests.  shown: of others at its price when last looked, None if the book did not reach it."""
+    """One that rests.  shown: of others at its price when last looked, None if the book did not reach it.  ranked:
+    whether it ever was within the few levels that the trader is sent."""
 
     side: int
     px: int
@@ -25,6 +27,7 @@ class Order:
     shown: int | None = 0
     depth_bps: float = 0.0
     rest_s: float = 0.0
+    ranked: bool = False
 
     @property
     def out(self) -> int:
@@ -92,6 +95,17 @@ class Exchange:
                 self._execute(slot, request, seen, slot in not_admitted)
             if request.wait <= 0:
                 del self.requests[slot]
+        for order in self.orders.values():
+            others = [outward(order.side, px) for px in seen.book[order.side]]
+            own = [other.out for slot, other in self.orders.items() if other.side == order.side]
+            order.ranked |= sum(out < order.out for out in others + own) < SENT
+
+    def rank(self, slot: tuple[int, int]) -> float:
+        """0 front to 1 back, 1 unknown, as far as the trader can tell."""
+        order = self.orders.get(slot)
+        if order is None or order.shown is None or not order.ranked:
+            return 1.0
+        return min(order.ahead / max(order.shown, 1), 1.0)
 
     def send(self, slot: tuple[int, int], request: Request) -> None:
         """A request leaves, unless the slot waits for one."""

@@ -8,7 +8,7 @@ from reference_sim import ASK, BID, SIDES, Exchange, Order, Seen
 from mmjax.sim import resting
 from mmjax.sim.tape import Interval, empty_interval
 
-LEVELS, DEPTH, PRINTS = 4, 5, 3
+LEVELS, DEPTH, PRINTS = 4, 7, 3
 MIRROR_PX = 2000  # prices are around half of it
 
 

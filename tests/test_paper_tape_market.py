@@ -230,12 +230,47 @@ def test_an_order_queues_behind_displayed_size_and_fills_against_trades(tmp_path
     run.to(2)
     assert run.filled_lots() == 0
     assert run.depth()[1][0] == (10_000_000, 5 - 3 + 2)
-    run.to(3)  # 5 lots meet the 2 still displayed, then the order's 2; the last one finds nobody
+    run.to(3)  # 5 lots meet the 2 still displayed, then the order's 2; the last one meets what was never shown
     assert run.filled_lots() == 2
     volume = run.market.volumes[0]
-    assert (volume.consumed_lots, volume.dropped_lots) == (3 + 4, 1)
+    assert (volume.consumed_lots, volume.hidden_lots, volume.dropped_lots) == (3 + 5, 1, 0)
+    assert sum(trade.lots for trade in run.trades) == 3 + 5
     run.to(5)
     assert run.depth()[1][0] == (10_000_000, 5)
+
+
+def test_a_trade_is_printed_at_its_price_and_proves_that_nothing_better_was_left(tmp_path):
+    book = [snapshot(0, 9.99, 10.00), snapshot(9, 9.99, 10.00)]
+    trades = [(T0, 9.99, 1, -1), (T0 + 2 * SECOND, 10.02, 3, 1), (T0 + 3 * SECOND, 9.97, 7, -1)]
+    write(tmp_path, "hl_AAA_20250904", book=book, trades=trades)
+    run = Run(tmp_path)
+    run.to(0)
+    before, hidden_lots = len(run.trades), run.market.volumes[0].hidden_lots
+    run.rest(False, "10.01", "2")  # behind the 5 that a quote still shows there
+    run.to(1)
+    run.to(2)  # 10.00 and 10.01 have gone unseen: the order is the best ask, the last lot meets 10.02
+    assert [(trade.px, trade.lots) for trade in run.trades[before:]] == [(10_010_000, 2), (10_020_000, 1)]
+    assert (run.filled_lots(), run.depth()[1]) == (2, [(10_020_000, 4)])
+    run.to(3)  # two lots more than 9.97 showed
+    assert [(trade.px, trade.lots) for trade in run.trades[before + 2 :]] == [(9_970_000, 5), (9_970_000, 2)]
+    assert run.depth()[0] == [] and run.market.volumes[0].hidden_lots == hidden_lots + 2
+    run.to(9)
+    assert run.depth() == tuple([(px, 5) for px in side] for side in (
+        (9_990_000, 9_980_000, 9_970_000), (10_000_000, 10_010_000, 10_020_000),
+    ))  # fmt: skip
+
+
+def test_a_trade_against_the_other_side_moves_nothing_of_it(tmp_path):
+    trades = [(T0, 9.99, 1, -1), (T0 + 2 * SECOND, 9.98, 3, 1)]  # bought for less than a bid still shows
+    write(tmp_path, "hl_AAA_20250904", book=[snapshot(0, 9.99, 10.00), snapshot(9, 9.99, 10.00)], trades=trades)
+    run = Run(tmp_path)
+    run.to(0)
+    run.rest(True, "9.99", "2")
+    run.to(1)
+    bids, printed = run.depth()[0], len(run.trades)
+    run.to(2)
+    assert (run.market.volumes[0].dropped_lots, run.filled_lots(), len(run.trades)) == (3, 0, printed)
+    assert run.depth()[0] == bids
 
 
 def test_an_order_inside_the_spread_fills_first(tmp_path):

@@ -82,8 +82,8 @@ class Twins:
         for name in ("ahead_lots", "shown_lots", "rest_s"):
             np.testing.assert_array_equal(getattr(r, name)[rests], getattr(twin, name)[rests], name)
         np.testing.assert_allclose(r.depth_bps[rests], twin.depth_bps[rests], atol=1e-4)
-        known, shown = rests & (twin.shown_lots >= 0), np.maximum(twin.shown_lots, 1)
-        np.testing.assert_allclose(rank, np.where(known, np.minimum(twin.ahead_lots / shown, 1), 1), rtol=1e-6)
+        ranks = [[[venue.rank((side, level)) for venue in self.venues] for level in range(LEVELS)] for side in SIDES]
+        np.testing.assert_allclose(rank, ranks, rtol=1e-6)
 
         lots, steps, believed = (
             np.zeros_like(r.lots),
@@ -220,6 +220,18 @@ def test_an_order_arrives_after_its_latency_behind_what_is_shown_then():
     assert s.step(scene=trades) == ((995, 6, 17.0), True) and s.filled_lots == 0  # t3: after what traded until then
     assert s.step(scene=stage.seen(bids={995: 12}, bid_prints={995: 5})) == ((995, 6, 12.0), True)
     assert s.step(scene=stage.seen(bids={995: 12})) == ((995, 6, 12.0), False)  # t5: the answer
+
+
+def test_the_trader_learns_its_rank_once_an_order_is_among_the_few_levels_that_it_is_sent():
+    deep = {999: 1, 998: 1, 997: 1, 996: 1, 995: 1, 994: 8, 990: 1}
+    near = {px: lots for px, lots in deep.items() if px < 999}
+    s, ranks = Story(), []
+    s.step((PLACE, 994, 6), scene=stage.seen(bids=deep))
+    for bids, traded in ((deep, 0), (deep, 2), (near, 2), (deep, 0)):
+        left = bids | {994: 8 - 4 * (bids is near) - 2 * (bids is deep and traded)}
+        s.step(scene=stage.seen(bids=left, bid_prints={994: traded} if traded else None))
+        ranks.append((float(s.twins.r.ahead_lots[BID, 1, 0]), float(s.twins.out[5][BID, 1, 0])))
+    assert ranks == [(8.0, 1.0), (6.0, 1.0), (4.0, 1.0), (4.0, 0.5)]
 
 
 def test_a_busy_slot_does_not_listen():

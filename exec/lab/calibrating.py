@@ -12,12 +12,12 @@ import dataclasses
 
 import numpy as np
 
+from exec.lab import sweeping
 from exec.lab.study import Progress, Rolled, Study, by_market_usd
 from mmjax.calibrate import belief, descent, identify, score, search
 from mmjax.calibrate.belief import Belief, Split
 from mmjax.calibrate.identify import Effect
 from mmjax.calibrate.score import Scores
-from mmjax.calibrate.space import now
 from mmjax.errors import ConfigError
 from mmjax.sim import soft
 
@@ -47,8 +47,9 @@ class Effort:
 class Calibrated:
     """unit [k, D] of the finalists, the settings in force first, and what became of them over the whole tape.
 
-    found_by [k]: stage of the search that proposed each.  trained, tested: their scores on the training and the test
-    windows of the last split.  belief: None where the test is too short to tell.  start_unit, start: the points the
+    found_by [k]: stage of the search that proposed each; `descent.GRADIENT` is where gradients led, and what strategies
+    that may have begun there refined.  trained, tested: their scores on the training and the test windows of the last
+    split.  belief: None where the test is too short to tell.  start_unit, start: the points the
     search began with, on its shortest span.  why_not: what cannot be said, and why.
     """
 
@@ -95,8 +96,7 @@ def calibrate(study: Study, effort: Effort, progress: Progress = lambda configs,
     """Searches and judges.  Interrupted, it goes on from the blocks that are on disk."""
     told, splits = plan(study, effort)
     space = study.space
-    known, _ = space.clipped(now(space, study.rig.params, study.rig.coins)[None])
-    known_unit = space.encode(known)
+    known_unit = sweeping.settings_unit(study)
     climbed, looks = _climbed(study, effort, told, known_unit) if effort.climbs else (known_unit[:0], 0)
     known_unit = np.concatenate([known_unit, climbed])
     hunt = search.Search(told, known_unit)
@@ -146,8 +146,10 @@ def _finalists(hunt: search.Search, known_unit: np.ndarray, stages: list[str]) -
     for row in rows:
         if np.isfinite(tried.scores[row]).all() and not any(np.array_equal(tried.unit[row], one) for one in unit):
             unit.append(tried.unit[row])
+            stage = stages[tried.batch[row]]
             climbed = any(np.array_equal(tried.unit[row], one) for one in known_unit[1:])
-            found_by.append(descent.GRADIENT if climbed else stages[tried.batch[row]])
+            led = stage == search.REFINE and len(known_unit) > 1  # strategies begin there too
+            found_by.append(descent.GRADIENT if climbed or led else stage)
     return np.array(unit), tuple(found_by)
 
 
@@ -163,17 +165,22 @@ def _judged(
 ) -> Calibrated:
     tallies = [tally for _, tally in study.roll(study.space.decode(unit), progress=progress)]
     tally = score.join(tallies)
-    why_not, effects, believed = [], None, None
+    why_not, effects, believed = sweeping.moved_settings(study), None, None
+    start_unit, start = began
+    earned = start.usd.sum(axis=1, dtype=np.float64)[study.warmup_windows :]
     try:
         believed = belief.judge(
-            score.windowed_usd(tally), splits, study.window_s, study.seed, trials=hunt.trial_count + looks
+            score.windowed_usd(tally),
+            splits,
+            study.window_s,
+            study.seed,
+            trials=hunt.trial_count + looks,
+            tried_usd=earned,
         )
     except ConfigError as failure:
         why_not.append(f"what may be believed: {failure}")
     train, test = splits[-1].train, splits[-1].test
-    start_unit, start = began
     try:
-        earned = start.usd.sum(axis=1, dtype=np.float64)[study.warmup_windows :]
         effects = identify.effects(start_unit, study.space.names, earned, study.window_s, study.seed)
     except ConfigError as failure:
         why_not.append(f"which parameters matter: {failure}")

@@ -105,7 +105,7 @@ def _utility(arrays: Mapping[str, np.ndarray], options: Mapping[str, Any]) -> np
     windows, markets = tally.fill_count.shape[:2]
     window_s, apart = options["sizes"]["window_s"], options["accounts"] == "own"
     capital_usd = options["friction"]["capital_usd"] * (markets if apart else 1)
-    warm = min(round(options["warmup_s"] / window_s), windows - 1)
+    warm = min(math.ceil(options["warmup_s"] / window_s - 1e-9), windows - 1)
     accounts = tuple(range(markets)) if apart else (0,) * markets
     taste = Taste(capital_usd, options["risk_mult"])
     return score.score(tally, window_s, taste, warm, accounts=accounts).utility_usd_per_h

@@ -7,10 +7,13 @@ several processes may share a folder, see `exec.lab.hosts`.
 """
 
 import dataclasses
+import hashlib
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from exec.lab import hosts
@@ -36,6 +39,11 @@ class Options:
     accounts: Accounts = Accounts.SHARED
     warmup_s: float = 300.0
     risk_mult: float = 4.0
+
+    @property
+    def warmup_windows(self) -> int:
+        """Windows that the warm-up reaches into: none of them is scored."""
+        return math.ceil(self.warmup_s / self.sizes.window_s - 1e-9)
 
     def document(self) -> dict[str, Any]:
         """Plain data."""
@@ -76,7 +84,7 @@ class Study:
         self._team = team
         market = rig.market
         self.sweep = Sweep(rig.tape, market, options.friction, options.sizes, options.accounts, devices=devices)
-        self.warmup_windows = round(options.warmup_s / options.sizes.window_s)
+        self.warmup_windows = options.warmup_windows
         if self.warmup_windows + 2 > self.sweep.windows:
             raise ConfigError(
                 f"warmup_s = {options.warmup_s:g}: leaves less than two of {self.sweep.windows} windows of "
@@ -91,7 +99,13 @@ class Study:
             seed=seed,
             code=code_stamp(),
             options=options.document()
-            | {"kind": kind, "coins": list(rig.coins), "configs_at_once": self.sweep.block, **(about or {})},
+            | {
+                "kind": kind,
+                "coins": list(rig.coins),
+                "settings": digest_of(rig),
+                "configs_at_once": self.sweep.block,
+                **(about or {}),
+            },
         )
         self.store = Store(folder, self.manifest, tolerate)
         self._next_block = 0
@@ -185,6 +199,15 @@ class Study:
                 "one under another name; where several processes share it, their processors must be of one kind"
             )
         return Tally(**{name: arrays[name] for name in Tally.__dataclass_fields__})
+
+
+def digest_of(rig: Rig) -> str:
+    """Short name of the tunables and limits that hold where the space says nothing."""
+    digest = hashlib.blake2b(digest_size=8)
+    for leaf in jax.tree.leaves((rig.params, rig.market)):
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()
 
 
 def arrays_of(tally: Tally) -> dict[str, np.ndarray]:

@@ -39,9 +39,21 @@ def points(study: Study, count: int) -> np.ndarray:
     """[count, D] of the unit cube: the settings in force, then Sobol points by the study's seed."""
     if not 2 <= count <= MOST_CONFIGS:
         raise ConfigError(f"configs = {count}: must be at least 2 and at most {MOST_CONFIGS}")
-    space = study.space
-    known, _ = space.clipped(now(space, study.rig.params, study.rig.coins)[None])
-    return np.concatenate([space.encode(known), search.spread_points(len(space), count - 1, study.seed)])
+    return np.concatenate([settings_unit(study), search.spread_points(len(study.space), count - 1, study.seed)])
+
+
+def settings_unit(study: Study) -> np.ndarray:
+    """The settings in force as a point [1, D] of the space, the nearest one where they lie outside."""
+    inside, _ = study.space.clipped(_settings(study))
+    return study.space.encode(inside)
+
+
+def moved_settings(study: Study) -> list[str]:
+    """What that point does not say of the settings in force."""
+    _, names = study.space.clipped(_settings(study))
+    if not names:
+        return []
+    return [f"what the settings in force earn: they lie outside the space in {', '.join(names)}; its nearest does"]
 
 
 def sweep(study: Study, count: int, progress: Progress = lambda configs, steps: None, **splitting: Any) -> Swept:
@@ -58,7 +70,7 @@ def concluded(
     windows, warm = study.sweep.windows, study.warmup_windows
     usd = rolled.usd.sum(axis=1, dtype=np.float64)
     utility = rolled.scores.utility_usd_per_h
-    why_not, effects, believed = [], None, None
+    why_not, effects, believed = moved_settings(study), None, None
     try:
         effects = identify.effects(unit, study.space.names, usd[warm:], study.window_s, study.seed)
     except ConfigError as failure:
@@ -78,3 +90,8 @@ def concluded(
         belief=believed,
         why_not=tuple(why_not),
     )
+
+
+def _settings(study: Study) -> np.ndarray:
+    """[1, D], in or out of the space."""
+    return now(study.space, study.rig.params, study.rig.coins)[None]

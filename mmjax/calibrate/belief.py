@@ -1,6 +1,7 @@
 """Belief: whether the best of thousands of configurations is good, or only the luckiest.
 
-walk forward     chosen on the past, judged on what follows, with a gap as long as the longest memory in between
+walk forward     chosen on the past, judged on what follows, with a gap in between for what is carried over, such as a
+                 position; what estimators remember is theirs to use, live as here
 deflated Sharpe  the chance that the true ratio is above zero, given that the best of N was picked:
                  Bailey & Lopez de Prado (2014), on blocks of windows, which may be taken as independent
 overfitting      how often the best half-sample choice is below the middle in the other half:
@@ -75,7 +76,7 @@ class Belief:
 
 
 def purge_windows(memory_s: float, window_s: float) -> int:
-    """Windows to leave out between training and test so that nothing remembered reaches over."""
+    """Windows to leave out between training and test for what lasts `memory_s`."""
     return math.ceil(memory_s / window_s)
 
 
@@ -128,9 +129,13 @@ def judge(
     trials: int | None = None,
     choose: Callable[[np.ndarray], int] = cautious,
     level: float = 0.95,
+    tried_usd: np.ndarray | None = None,
 ) -> Belief:
     """Of candidates usd [W, C], P&L of every window; trials: configurations tried to find them, at least C.
 
+    tried_usd [w, n]: of a fair sample of those, for how alike they are; left out: the candidates are one.  Candidates
+    that a search left over differ less than all that it tried, so their ratios are taken to vary no less than chance
+    alone makes those of the trials vary.
     One with a training window that is not a number is not chosen, but counts as tried.
     Raises ConfigError when the tests are too short for an interval.
     """
@@ -144,8 +149,10 @@ def judge(
     blocks = block_sums(train, block)
     sound = blocks[:, np.isfinite(blocks).all(axis=0)]
     tried = max(trials or 0, usd.shape[1])
-    independent = effective_trials(sound, tried)
-    hurdle = expected_best(independent, float(np.var(sharpe(sound), ddof=1)) if sound.shape[1] > 1 else 0.0)
+    fair = sound if tried_usd is None else tried_usd[:, np.isfinite(tried_usd).all(axis=0)]
+    independent = effective_trials(fair, tried)
+    by_chance = (1.0 - likeness(fair)) / max(len(sound), 1)
+    hurdle = expected_best(independent, max(_variance(sharpe(sound)), by_chance))
     return Belief(
         choice=choice,
         choices=found.choices,
@@ -207,15 +214,20 @@ def moments_prob(found: float, entries: int, skew: float, kurtosis: float, hurdl
 
 def effective_trials(sample: np.ndarray, trials: int) -> float:
     """As many independent ones as `trials` that are correlated as the columns of `sample` [n, C] are on average."""
+    common = likeness(sample)
+    return common + (1.0 - common) * trials
+
+
+def likeness(sample: np.ndarray) -> float:
+    """Mean correlation of the columns of `sample` [n, C], at least 0; 0 where it cannot be told."""
     deviation = sample.std(axis=0)
     moving = sample[:, deviation > 0]
     columns = moving.shape[1]
     if columns < 2 or len(moving) < 3:
-        return float(trials)
+        return 0.0
     standard = (moving - moving.mean(axis=0)) / deviation[deviation > 0]
     common = (np.square(standard.sum(axis=1)).mean() - columns) / (columns * (columns - 1.0))
-    common = min(max(float(common), 0.0), 1.0)
-    return common + (1.0 - common) * trials
+    return min(max(float(common), 0.0), 1.0)
 
 
 # --- overfitting
@@ -263,6 +275,10 @@ def _half_sharpe(chosen: np.ndarray, sums: np.ndarray, squares: np.ndarray, leng
 def _overfit_if_long_enough(blocks: np.ndarray) -> float | None:
     parts = min(PARTS, len(blocks) // 2 // 2 * 2)
     return overfit_probability(blocks, parts) if parts >= 4 and blocks.shape[1] >= 2 else None
+
+
+def _variance(values: np.ndarray) -> float:
+    return float(np.var(values, ddof=1)) if len(values) > 1 else 0.0
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
