@@ -51,7 +51,7 @@ lint: $(VENV)/.ready-test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 bench: setup
-	for name in step_latency device_parity frame_to_wire fast_clock startup venue; do $(BIN)/python -m benchmarks.$$name --json; done
+	for name in step_latency device_parity frame_to_wire fast_clock startup venue sweep; do $(BIN)/python -m benchmarks.$$name --json; done
 
 # hftbacktest, to compare with, in an environment of its own; then `python -m benchmarks.rival SRC`.
 rival: $(RIVAL)/.ready

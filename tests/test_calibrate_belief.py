@@ -266,6 +266,31 @@ def test_the_luckiest_of_many_is_not():
     assert np.mean(np.array(deflated) > 0.95) <= 0.2
 
 
+@pytest.mark.parametrize("is_sampled", [False, True])
+def test_the_luckiest_that_a_search_left_over_are_not_either(is_sampled):
+    """The best of 512 worthless ones differ little among each other, and are to be doubted as much as if all were."""
+    deflated = []
+    for seed in range(20):
+        usd = np.random.default_rng(seed).standard_normal((160, 512))
+        split = (Split((0, 80), (82, 160)),)
+        left = usd[:, np.argsort(-belief.sharpe(usd[:80]))[:48]]
+        sample = usd[:20] if is_sampled else None
+        deflated.append(judge(left, split, MINUTE_S, seed, trials=512, tried_usd=sample).deflated_prob)
+    assert 0.2 < np.median(deflated) < 0.7 and np.mean(np.array(deflated) > 0.95) <= 0.1
+
+
+def test_a_search_that_tried_different_things_is_not_excused_by_finding_the_same_one_again():
+    """Copies of one configuration are one trial; as what is left of 512 different ones they stand for all of these."""
+    rng = np.random.default_rng(4)
+    usd = rng.standard_normal((160, 512))
+    left = usd[:, [int(np.argmax(belief.sharpe(usd[:80])))]] + 1e-3 * rng.standard_normal((160, 48))
+    split = (Split((0, 80), (82, 160)),)
+    excused = judge(left, split, MINUTE_S, 1, trials=512)
+    fair = judge(left, split, MINUTE_S, 1, trials=512, tried_usd=usd[:40])
+    assert excused.effective_trials < 3 and fair.effective_trials > 400
+    assert excused.deflated_prob > 0.95 and fair.deflated_prob < 0.8
+
+
 def test_a_verdict_is_the_same_for_the_same_seed():
     usd = autoregressive(150, 20, 0.3)
     splits = walk_forward(150, 3)

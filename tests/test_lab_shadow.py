@@ -135,6 +135,35 @@ def test_frames_nobody_takes_do_not_pile_up_and_none_is_lost(monkeypatch):
         assert np.array_equal(window.floats, one.floats) and np.array_equal(window.ints, one.ints)
 
 
+def test_a_stream_that_cannot_be_taken_ends_the_present_and_never_the_loop(monkeypatch):
+    """Neither a look nor a frame too many raises; nothing is kept or heard behind it."""
+    _, specs, events = stream(5.0)
+    monkeypatch.setattr(presents, "MOST_HEARD", 20)
+
+    def break_down(event, recv_ns):
+        raise OverflowError("too large")
+
+    for looks in (lambda now_ns: [now_ns], lambda now_ns: []):
+        present = Present(specs, LeadPrices(), STEPS)
+        present._feed.on_event = break_down
+        for now_ns, event in events:
+            present.on_market(event, now_ns)
+            assert [window for look_ns in looks(now_ns) for window in present.advance(look_ns)] == []
+        assert present.fault == "OverflowError: too large"
+        assert not present._heard and not present._rows and not present._ready
+
+
+def test_a_present_that_ended_keeps_nothing(monkeypatch):
+    """The loop goes on telling it; a window every few seconds would fill the memory of the trader."""
+    _, specs, events = stream(12.0)
+    monkeypatch.setattr(presents, "MOST_HEARD", 20)
+    present = Present(specs, LeadPrices(), STEPS)
+    present.end()
+    for now_ns, event in events:
+        present.on_market(event, now_ns)
+    assert not present._heard and not present._ready and present.advance(events[-1][0]) == []
+
+
 # --- regret
 
 
@@ -248,10 +277,10 @@ class Paper:
 class Stub:
     """A present that has one window ready at every look."""
 
-    window_steps, grid_ns, skipped = 50, GRID_NS, 0
+    window_steps, grid_ns, skipped, fault = 50, GRID_NS, 0, ""
 
     def __init__(self):
-        self.count, self.held = 0, []
+        self.count, self.held, self.ended = 0, [], 0
 
     def hold(self, held):
         self.held.append(held)
@@ -259,6 +288,9 @@ class Stub:
     def advance(self, now_ns):
         self.count += 1
         return [Window(self.count - 1, now_ns, np.zeros((50, 4, 2)), np.zeros((50, 4, 2)), None)]
+
+    def end(self):
+        self.ended += 1
 
 
 def lineup_of(lanes):
@@ -341,8 +373,22 @@ def test_a_fault_is_said_once_and_ends_the_shadow_alone(caplog):
             shadow.watch(Turned(look * 10**9))
         shadow.close()
     assert [record.getMessage() for record in caplog.records] == ["shadow ended: it fell; the run goes on"]
-    assert track.ended == 1 and shadow.report()["fault"] == "it fell"
+    assert track.ended == shadow.present.ended == 1 and shadow.report()["fault"] == "it fell"
     assert "ended: it fell" in shadow.words() and shadow.report()["windows"] >= 2
+
+
+def test_a_present_that_fails_ends_the_shadow(caplog):
+    track = Paper(np.ones(3), answers=99)
+    shadow = desk(track, warmup_s=0.0)
+    with caplog.at_level(logging.WARNING):
+        shadow.watch(Turned(0))
+        shadow.present.fault = "OverflowError: too large"
+        for look in range(1, 4):
+            shadow.watch(Turned(look * 10**9))
+        shadow.close()
+    said = ["shadow ended: OverflowError: too large; the run goes on"]
+    assert [record.getMessage() for record in caplog.records] == said
+    assert track.ended == 1 and shadow.report()["fault"] == "OverflowError: too large"
 
 
 def test_words_say_what_can_be_told():

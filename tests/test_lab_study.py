@@ -16,7 +16,7 @@ from exec.lab.calibrating import Effort
 from exec.lab.rig import rig
 from exec.lab.study import Options, Study
 from mmjax import calibrate_cli, cli, config, model
-from mmjax.calibrate import space
+from mmjax.calibrate import search, space
 from mmjax.calibrate.sweep import Accounts, Friction, Sizes
 from mmjax.errors import ConfigError, TapeError
 
@@ -123,6 +123,50 @@ def test_a_folder_belongs_to_one_study(tmp_path, other, words):
     study(tmp_path / "s")
     with pytest.raises(ConfigError, match=words):
         study(tmp_path / "s", **other)
+
+
+@pytest.mark.parametrize("setting", ["kelly.base_frac = 0.1", "governor.red_ratio = 0.9"])
+def test_settings_that_the_space_does_not_vary_are_part_of_a_study(tmp_path, setting):
+    """Blocks that other settings made are not taken for one's own."""
+    made = study(tmp_path / "s")
+    assert study(tmp_path / "s").manifest == made.manifest
+    name, value = setting.split(" = ")
+    concept, field = name.split(".")
+    (tmp_path / "c.toml").write_text(f"[params.{concept}]\n{field} = {value}\n")
+    settings = config.load(tmp_path / "c.toml", model.tunables(), markets="M0", capital_usd=10_000.0)
+    other = rig(rigged().tape, settings, LEVELS)
+    about = made.folder, "sweep", other, "the tape", made.space, OPTIONS, 3, {}, jax.local_devices()[:1]
+    with pytest.raises(ConfigError, match="another set of options: settings: there"):
+        Study(*about)
+
+
+@pytest.mark.parametrize(("warmup_s", "windows"), [(20.0, 4), (21.0, 5), (2.4, 1), (0.0, 0), (0.3 + 4.7, 1)])
+def test_no_window_that_the_warm_up_reaches_into_is_scored(warmup_s, windows):
+    assert dataclasses.replace(OPTIONS, warmup_s=warmup_s).warmup_windows == windows
+
+
+def test_settings_outside_the_space_are_not_passed_off_as_its_nearest_point(tmp_path):
+    made = study(tmp_path / "s", axes=("spread.risk_aversion=1:3", "spread.floor_bps=0:8:linear"))
+    assert sweeping.settings_unit(made)[0, 0] == 0.0
+    assert "outside the space in spread.risk_aversion;" in sweeping.moved_settings(made)[0]
+    assert sweeping.moved_settings(study(tmp_path / "t")) == []
+
+
+def test_what_is_refined_from_where_gradients_led_is_theirs_too():
+    """A strategy may have begun there, and nothing says where it did; points of the start owe them nothing."""
+    known, led, sobol, bred = np.array([[0.1]]), np.array([[0.9]]), np.array([[0.5]]), np.array([[0.91]])
+
+    class Hunt:
+        def tried(self):
+            unit = np.concatenate([known, led, sobol, bred])
+            return search.Tried(4, unit, np.array([[1.0], [3.0], [2.0], [4.0]]), np.array([0, 0, 0, 1]))
+
+    stages = [search.START, search.REFINE]
+    gradient = calibrating.descent.GRADIENT
+    _, found_by = calibrating._finalists(Hunt(), np.concatenate([known, led]), stages)
+    assert found_by == ("settings in force", gradient, "start", gradient)
+    _, found_by = calibrating._finalists(Hunt(), known, stages)
+    assert found_by == ("settings in force", "start", "start", "refine")
 
 
 EFFORT = Effort(configs=24, single=True, folds=2, purge_s=10.0, train_frac=0.5)

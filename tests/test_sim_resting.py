@@ -226,12 +226,16 @@ def test_the_trader_learns_its_rank_once_an_order_is_among_the_few_levels_that_i
     deep = {999: 1, 998: 1, 997: 1, 996: 1, 995: 1, 994: 8, 990: 1}
     near = {px: lots for px, lots in deep.items() if px < 999}
     s, ranks = Story(), []
-    s.step((PLACE, 994, 6), scene=stage.seen(bids=deep))
-    for bids, traded in ((deep, 0), (deep, 2), (near, 2), (deep, 0)):
-        left = bids | {994: 8 - 4 * (bids is near) - 2 * (bids is deep and traded)}
-        s.step(scene=stage.seen(bids=left, bid_prints={994: traded} if traded else None))
+    s.step((PLACE, 994, 6), scene=stage.seen(bids=deep | {994: 4}))
+    for bids, lots in ((deep, 4), (near, 4), (deep, 8)):  # the last four stand behind ours
+        s.step(scene=stage.seen(bids=bids | {994: lots}))
         ranks.append((float(s.twins.r.ahead_lots[BID, 1, 0]), float(s.twins.out[5][BID, 1, 0])))
-    assert ranks == [(8.0, 1.0), (6.0, 1.0), (4.0, 1.0), (4.0, 0.5)]
+    assert ranks == [(4.0, 1.0), (4.0, 1.0), (4.0, 0.5)]
+    s = Story()
+    s.step((PLACE, 994, 6), scene=stage.seen(bids=deep | {994: 4}))
+    s.step(scene=stage.seen(bids=deep | {994: 4}))
+    s.step(scene=stage.seen(bids=deep))  # so they do here, but it was never that near
+    assert (float(s.twins.r.ahead_lots[BID, 1, 0]), float(s.twins.out[5][BID, 1, 0])) == (4.0, 1.0)
 
 
 def test_a_busy_slot_does_not_listen():

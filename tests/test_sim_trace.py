@@ -18,6 +18,8 @@ HALVES = [1.0, 2.0, 4.0]
 class TellingLadder(Telling):
     """The fixed ladder, which expects of level l of side s at step k the number 100 k + 10 s + l."""
 
+    is_large = False
+
     def init(self, params):
         shape = (2, LEVELS, *params.half_bps.shape)
         none, unknown = jnp.zeros(shape, jnp.int32), jnp.zeros(shape)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from exec.lab import exact, fast
-from exec.lab.compare import Comparison, compare
+from exec.lab.compare import Comparison, MarketGaps, compare
 from exec.lab.promote import Exact
 from exec.lab.workers import Lost
 from mmjax import config, model
@@ -21,7 +21,7 @@ from mmjax.calibrate.space import Space
 from mmjax.calibrate.sweep import Friction
 from mmjax.config import Settings
 from mmjax.errors import MmjaxError
-from mmjax.sim.tally import pnl_usd
+from mmjax.sim.tally import Tally, pnl_usd
 
 AGREES_FRAC = 0.10  # fills and volume of the two tiers
 AGREES_SPREAD = 0.05  # P&L, in parts of the traded value's spread
@@ -30,17 +30,20 @@ HOUR_S = 3600.0
 
 @dataclasses.dataclass(frozen=True)
 class Confirmed:
-    """Configurations in both tiers; usd [n] over `seconds`, in the order of the values that were asked for."""
+    """Configurations in both tiers; usd [n] over `seconds`, in the order of the values that were asked for.
+
+    comparison: of all of them.  own [n]: of each alone, its markets together.
+    """
 
     comparison: Comparison
+    own: tuple[MarketGaps, ...]
     exact_usd: np.ndarray
     fast_usd: np.ndarray
     seconds: float
 
     def of(self, row: int) -> Exact:
-        """What promotion wants to know of one of them; it agrees when all together do."""
-        gaps = self.comparison.together.gaps
-        fills, volume, result = (gaps[name].frac for name in ("fills", "volume_usd", "pnl_usd"))
+        """What promotion wants to know of one of them; that others agree on average says nothing of it."""
+        fills, volume, result = (self.own[row].gaps[name].frac for name in ("fills", "volume_usd", "pnl_usd"))
         measured = [abs(gap) for gap in (fills, volume) if gap is not None]
         agrees = bool(measured) and max(measured) <= AGREES_FRAC and result is not None and abs(result) <= AGREES_SPREAD
         return Exact(
@@ -71,14 +74,31 @@ def confirm(
     rows = [coins.index(coin) for coin in first.coins]
     ours = type(rolled)(**{name: np.asarray(getattr(rolled, name))[:, rows] for name in rolled.__dataclass_fields__})
     theirs = score.join([result.tally for result in results])
-    found = compare(first.coins, theirs, ours, first.window_s, first.spread_bps)
+    return of_tallies(first.coins, theirs, ours, first.window_s, first.spread_bps)
+
+
+def of_tallies(
+    coins: Sequence[str], exact_tally: Tally, fast_tally: Tally, window_s: np.ndarray, spread_bps: np.ndarray
+) -> Confirmed:
+    """From both tiers' tallies [W, A, n], as `compare.compare` takes them."""
+    found = compare(coins, exact_tally, fast_tally, window_s, spread_bps)
     windows = found.windows
+    own = [
+        compare(coins, _one(exact_tally, row), _one(fast_tally, row), window_s, spread_bps).together
+        for row in range(found.configs)
+    ]
     return Confirmed(
         comparison=found,
-        exact_usd=pnl_usd(theirs)[:windows].sum(axis=(0, 1)),
-        fast_usd=np.asarray(pnl_usd(ours), np.float64)[:windows].sum(axis=(0, 1)),
-        seconds=float(np.sum(first.window_s[:windows])),
+        own=tuple(own),
+        exact_usd=np.asarray(pnl_usd(exact_tally), np.float64)[:windows].sum(axis=(0, 1)),
+        fast_usd=np.asarray(pnl_usd(fast_tally), np.float64)[:windows].sum(axis=(0, 1)),
+        seconds=float(np.sum(window_s[:windows])),
     )
+
+
+def _one(tally: Tally, row: int) -> Tally:
+    """A tally of one of its configurations."""
+    return Tally(**{name: np.asarray(getattr(tally, name))[..., row : row + 1] for name in Tally.__dataclass_fields__})
 
 
 def settings_of(varied: Space, values: np.ndarray, base: Path | None, **run: object) -> list[Settings]:

@@ -15,7 +15,7 @@ from mmjax.sim.tally import Tally
 from mmjax.sim.tape import Tape
 
 MB = 10**6
-COMPILING_MB = 420  # LLVM on the whole step, at its worst
+COMPILING_MB = 560  # LLVM on the whole step, at its worst
 LANE_BYTES, LANE_LEVEL_BYTES = 24_000, 2_000  # of a market-configuration: state twice, and values on the way
 FLOAT_BYTES = 4
 

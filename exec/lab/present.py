@@ -19,6 +19,7 @@ from exec.lab.grid import GRID_NS, LEVELS, Collector
 from feeds.lead import LeadPrices
 from feeds.tape import Tape as Feed
 from feeds.universe import MarketSpec
+from mmjax.errors import MmjaxError
 from mmjax.sim.rollout import Tick, ticks
 from mmjax.sim.tape import BINS, BOOK_DEPTH, PRINT_DEPTH, Tape
 from mmjax.sim.tape import buffers as tape_buffers
@@ -26,6 +27,8 @@ from mmjax.sim.tape import buffers as tape_buffers
 MOST_HEARD = 8192  # frames noted and not yet taken; more are taken at once
 LONGEST_STEPS = 100  # without a look at the clock: what was missed is skipped, so that catching up takes no time
 OURS = "trader"  # subject under which a market is held
+# What a stream that nobody foresaw may raise here; it must not reach the loop, which trades.
+FAULTS = (MmjaxError, RuntimeError, MemoryError, OSError, ValueError, TypeError, LookupError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,15 @@ class Window:
 class Present:
     """Markets `specs` on a grid, in windows of `window_steps`; `lead`: of its own, nothing heard yet.
 
-    skipped: windows that were lost because nobody looked.
+    skipped: windows that were lost because nobody looked.  fault: why it ended by itself, empty while it goes on.
     """
 
     def __init__(self, specs: Sequence[MarketSpec], lead: LeadPrices, window_steps: int, grid_ns: int = GRID_NS):
         self.window_steps, self.grid_ns = window_steps, grid_ns
         self.tape = _bare_tape(specs, grid_ns)
         self.skipped = 0
+        self.fault = ""
+        self._is_over = False
         self._windows = 0
         self._feed = Feed(specs, len(specs), LEVELS, BINS, lead)
         self._lead = lead
@@ -91,18 +96,34 @@ class Present:
 
     def advance(self, now_ns: int) -> list[Window]:
         """Windows that are complete; everything heard is taken in, and intervals that ended before `now_ns` close."""
-        while self._heard:
-            take, item, heard_ns = self._heard.popleft()
-            self._close_until(heard_ns)
-            take(item, heard_ns)
-        self._close_until(now_ns)
+        self._catch_up(now_ns)
         ready, self._ready = self._ready, []
         return ready
 
+    def end(self) -> None:
+        """Nothing is kept, and nothing more is listened to."""
+        self._is_over = True
+        for kept in (self._heard, self._rows, self._ready):
+            kept.clear()
+
+    def _catch_up(self, now_ns: int) -> None:
+        try:
+            while self._heard:
+                take, item, heard_ns = self._heard.popleft()
+                self._close_until(heard_ns)
+                take(item, heard_ns)
+            if not self._is_over:
+                self._close_until(now_ns)
+        except FAULTS as failure:
+            self.fault = f"{type(failure).__name__}: {failure}"
+            self.end()
+
     def _note(self, take: Any, item: Any, at_ns: int) -> None:
+        if self._is_over:
+            return
         self._heard.append((take, item, at_ns))
         if len(self._heard) > MOST_HEARD:
-            self._ready = self.advance(at_ns)
+            self._catch_up(at_ns)
 
     def _take_market(self, event: Any, recv_ns: int) -> None:
         if not self._end_ns:

@@ -34,14 +34,13 @@ import numpy as np
 from exec.lab import lineup as lineups
 from exec.lab.grid import GRID_NS
 from exec.lab.lineup import Lineup
-from exec.lab.present import Present, Window
+from exec.lab.present import FAULTS, Present, Window
 from exec.lab.regret import ACTIVE, Score
 from exec.loop import Loop, Turn
 from exec.machine import prepare
 from feeds.clock import NS_PER_S
 from mmjax.calibrate.sweep import Friction
 from mmjax.config import Settings
-from mmjax.errors import MmjaxError
 from mmjax.schema import Market
 from mmjax.sim.policy import Policy, QuoteStep
 from mmjax.sim.rollout import Rollout, Terms
@@ -60,7 +59,6 @@ END_S = 2.0  # patience with a process that was asked to end
 NICE = 10  # the trader and its venue go first
 LANES = 8  # configurations are filled up to a multiple
 TOP = 10  # configurations in a report
-FAULTS = (MmjaxError, RuntimeError, MemoryError, OSError, ValueError, TypeError, LookupError)
 
 
 @dataclass(frozen=True)
@@ -225,7 +223,7 @@ class Shadow:
     @property
     def fault(self) -> str:
         """Why the shadow ended before the run did, empty while it goes on."""
-        return self._track.fault
+        return self._track.fault or self.present.fault
 
     def watch(self, turn: Turn) -> None:
         """A step is over and its orders are on their way."""
@@ -234,7 +232,8 @@ class Shadow:
         self.present.hold(self._held())
         for window in self.present.advance(turn.now_ns):
             self._give(window)
-        if turn.now_ns >= self._look_ns:
+        self._end_with_fault()
+        if turn.now_ns >= self._look_ns and not self._has_ended:
             self._look_ns = turn.now_ns + LOOK_NS
             self._take(0.0)
 
@@ -306,14 +305,18 @@ class Shadow:
                 lanes = len(self._lineup)
                 self._score.add(lap.usd[:lanes], lap.fills[:lanes])
                 self._realised_usd += realised_usd
-        if self._track.fault:
-            log.warning("shadow ended: %s; the run goes on", self._track.fault)
+        self._end_with_fault()
+
+    def _end_with_fault(self) -> None:
+        if self.fault and not self._has_ended:
+            log.warning("shadow ended: %s; the run goes on", self.fault)
             self._end()
 
     def _end(self) -> None:
         self._has_ended = True
         self._dropped += len(self._realised)
         self._realised.clear()
+        self.present.end()
         self._track.end()
 
 

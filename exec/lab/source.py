@@ -10,8 +10,8 @@ from mmjax.sim.tape import Facts
 class Source(Protocol):
     """Recorded markets as the events that `feeds` would have decoded live, in time order.
 
-    name: for people.  facts: the markets, whose names the events carry.  defects: counts of what was skipped or assumed,
-    by coin and name; complete once `events` is exhausted.
+    name: for people.  facts: the markets, whose names the events carry.  defects: counts of what was skipped or
+    assumed, by coin and name; complete once `events` is exhausted.
     """
 
     name: str

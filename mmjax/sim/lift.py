@@ -1,8 +1,8 @@
 """Lift: functions of one market, and of one account with its markets, as functions of all accounts of a rollout.
 
     Alone      accounts of one market each: everything that happens in an interval is one function of one account, and
-               is laid out for the configurations in one go
-    Together   accounts that share money between markets: leaves are [..., A, C], markets then configurations; what
+               is laid out for the configurations in one go, the tape's numbers computed once for all of them
+    Together   accounts that may hold several markets: leaves are [..., A, C], markets then configurations; what
                concerns one market runs over all A C of them, what concerns an account over the C configurations
 
 Both use `mmjax.lanes`, as the live step does.

@@ -28,7 +28,12 @@ from mmjax.step import account_step
 
 
 class Policy(Protocol):
-    """Decides for every account at once; leaves as `mmjax.sim.lift` has them."""
+    """Decides for every account at once; leaves as `mmjax.sim.lift` has them.
+
+    is_large: an interval of it is better compiled in parts: in half the time, and no slower.
+    """
+
+    is_large: bool
 
     def init(self, params: Any) -> Any:
         """Memory before anything was seen, leaves [..., A, C] like those of `params`."""
@@ -41,6 +46,8 @@ class Policy(Protocol):
 
 class QuoteStep:
     """The live step."""
+
+    is_large = True
 
     def init(self, params: model.Params) -> model.State:
         """Nothing seen."""
@@ -73,6 +80,8 @@ class LadderParams:
 
 class GlftLadder:
     """The fixed ladder."""
+
+    is_large = False
 
     def init(self, params: LadderParams) -> tuple:
         """It remembers nothing."""

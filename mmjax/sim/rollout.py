@@ -415,7 +415,7 @@ class Rollout:
         self.configs, self.levels = configs, levels
         self.window_steps, self.grid_s = window_steps, tape.grid_ns * 1e-9
         self.trace_count = 0
-        lift = Alone() if len(tape.facts) == 1 else Together()
+        lift = Alone() if len(tape.facts) == 1 and not policy.is_large else Together()
         self._exchange = Exchange(policy, lift, levels, self.grid_s, pace, at_once, whole)
         self._layout = tape.layout
         self._mesh = Mesh(np.array(devices), (CONFIG,), axis_types=(AxisType.Auto,))

@@ -204,6 +204,8 @@ class Tracer(Rollout):
 class Telling:
     """The live step, which also says what it expects: its memory is (memory of the step, Told)."""
 
+    is_large = True
+
     def __init__(self, levels: int):
         self._levels = levels
 
