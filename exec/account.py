@@ -241,7 +241,8 @@ class AccountBook:
             self.queue.removed(row, side, level)
             return
         place = self.queue.at(row, side, level)
-        if place is None or place.px != order.px:
+        is_anew = order.leg.filled_lots == 0 and place is not None and place.lots != order.remaining_lots
+        if place is None or place.px != order.px or is_anew:  # a modify loses the place, whatever it changes
             shown = self.tape.displayed_lots(row, side, order.px)
             ahead = -1 if shown is None else max(0, shown - order.remaining_lots)
             self.queue.placed(row, side, level, order.px, order.remaining_lots, ahead)

@@ -83,3 +83,29 @@ def test_rank_stays_within_bounds_and_ahead_never_grows(events):
         (table.on_trade if kind == "trade" else table.on_depth)(0, 0, 500, lots)
         assert 0 <= rank(table) <= 1 and 0 <= place.ahead <= ahead
         ahead = place.ahead
+
+
+def test_a_modify_of_the_size_alone_goes_to_the_back():
+    """The venue gives a changed order a new number: only a fill means that all before it are gone."""
+    from types import SimpleNamespace
+
+    from exec.account import AccountBook
+
+    table = QueueTable(1, 1)
+    book = SimpleNamespace(
+        queue=table,
+        orders=SimpleNamespace(slot_lots=np.full((1, 2, 1), 1)),
+        tape=SimpleNamespace(displayed_lots=lambda row, side, px: 50),
+    )
+
+    def order(lots, filled_lots=0):
+        leg = SimpleNamespace(filled_lots=filled_lots)
+        return SimpleNamespace(row=0, side=0, level=0, px=100, remaining_lots=lots, leg=leg)
+
+    AccountBook.follow_queue(book, order(10))
+    table.on_trade(0, 0, 100, 20)
+    assert table.at(0, 0, 0).ahead == 20  # 40 of others, 20 of them traded
+    AccountBook.follow_queue(book, order(6))
+    assert table.at(0, 0, 0).ahead == 44 and table.rank[0, 0, 0] == 1.0
+    AccountBook.follow_queue(book, order(4, filled_lots=2))
+    assert table.at(0, 0, 0).ahead == 0 and table.rank[0, 0, 0] == 0.0
