@@ -13,8 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
-from mmjax.errors import ConfigError
+from mmjax.errors import ConfigError, MmjaxError
 
+MOST_WORKERS = 1024
 MOST_RANKED = 40  # configurations in the table for a person; the rest is in --json
 
 
@@ -52,13 +53,19 @@ def backtest(
 
     said = {"markets": markets, "capital_usd": capital_usd, "seed": seed}
     names, settings = _configurations(params or [], config, said)
+    if not 0 <= workers <= MOST_WORKERS:
+        raise ConfigError(f"workers = {workers}: must be at least 0 (one per core) and at most {MOST_WORKERS}")
     folders = {"programs": cli.CACHE / "programs", "cache": cli.CACHE / "xla"}
     terms = Terms(_one_source(source), seconds, window_s, latency_ms * 1e-3, **folders)
     bar = _progress(len(settings)) if sys.stderr.isatty() and not as_json else None
     run = trade(names, settings, terms, workers, bar)
-    document = told(run, terms, *_fast([run.settings[index] for index in run.done], terms))
+    try:
+        document = told(run, terms, *_fast([run.settings[index] for index in run.done], terms))
+    except (MmjaxError, KeyboardInterrupt) as failure:  # what the exact tier found is kept
+        why = "interrupted" if isinstance(failure, KeyboardInterrupt) else str(failure)
+        document = told(run, terms) | {"comparison_failure": why}
     print(json.dumps(document)) if as_json else _show(document)  # noqa: T201
-    if run.is_cut_short or len(run.done) < len(names):
+    if run.is_cut_short or len(run.done) < len(names) or "comparison_failure" in document:
         raise typer.Exit(1)
 
 
@@ -240,31 +247,42 @@ def _show(document: dict[str, Any]) -> None:
     """Tables on stdout; never cut to the width of something that is not a terminal."""
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(_results_table(document["configs"]))
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    if any("failure" not in one for one in document["configs"]):
+        console.print(_results_table(document["configs"]))
     for one in document["configs"]:
         if "failure" in one:
             console.print(f"{one['name']}: no result: {one['failure']}", markup=False)
     if document["comparison"] is not None:
         console.print(_gaps_table(document["comparison"]))
+    if "comparison_failure" in document:
+        console.print(f"no comparison with the fast tier: {document['comparison_failure']}", markup=False)
 
 
 def _results_table(configs: list[dict[str, Any]]) -> Any:
-    from rich.table import Table
+    from exec.lab.wide import Wide
 
     done = sorted((one for one in configs if "failure" not in one), key=lambda one: -one["pnl_usd"])
     hidden = max(len(done) - MOST_RANKED, 0)
-    table = Table(title="Exact tier", caption=f"and {hidden} more, see --json" if hidden else None)
-    table.add_column("configuration")
-    table.add_column("market")
-    for name in ("fills", "volume $", "P&L $", "spread", "adverse", "inventory", "fees", "held $", "requests"):
-        table.add_column(name, justify="right")
+    heads = (
+        "configuration",
+        "market",
+        "fills",
+        "volume $",
+        "P&L $",
+        "spread",
+        "adverse",
+        "inventory",
+        "fees",
+        "held $",
+    )
+    cells = []
     for one in done[:MOST_RANKED]:
         rows = dict(one["by_market"])
         if len(rows) > 1:
             rows["all"] = one["together"]
-        for place, (coin, row) in enumerate(rows.items()):
-            table.add_row(
+        cells += [
+            [
                 "" if place else one["name"],
                 coin,
                 f"{row['fills']:,.0f}",
@@ -276,26 +294,31 @@ def _results_table(configs: list[dict[str, Any]]) -> Any:
                 f"{-row['fee_usd']:+,.4f}",
                 f"{row['held_usd']:,.2f}",
                 f"{row['requests']:,.0f}",
-                end_section=place == len(rows) - 1,
-            )
-    return table
+            ]
+            for place, (coin, row) in enumerate(rows.items())
+        ]
+    caption = f"and {hidden} more, see --json" if hidden else ""
+    return Wide((*heads, "requests"), cells, keep=2, title="Exact tier", caption=caption)
 
 
 def _gaps_table(comparison: dict[str, Any]) -> Any:
-    from rich.table import Table
+    from exec.lab.wide import Wide
 
     left = f", {comparison['windows_left']} windows in one tier only" * (comparison["windows_left"] > 0)
-    title = f"Fast against exact: {comparison['configs']} configurations, {comparison['windows']} windows{left}"
-    table = Table(title=title, caption="fast / exact, difference; results in parts of the traded value's spread")
-    table.add_column("market")
-    markets = [*comparison["markets"], comparison["together"]]
-    for name in markets[0]["gaps"]:
-        table.add_column(name, justify="right")
-    table.add_column("rank", justify="right")
-    for market in markets:
-        cells = [f"{gap['fast']:,.2f} / {gap['exact']:,.2f} {_percent(gap['frac'])}" for gap in market["gaps"].values()]
-        table.add_row(market["name"], *cells, "-" if market["rank"] is None else f"{market['rank']:.3f}")
-    return table
+    many = f"{comparison['configs']} configuration{'s' * (comparison['configs'] != 1)}"
+    title = f"Fast against exact: {many}, {comparison['windows']} windows{left}"
+    caption = "fast / exact, difference; results in parts of the traded value's spread"
+    markets = [*comparison["markets"], comparison["together"]][: None if len(comparison["markets"]) > 1 else 1]
+    heads = [name.replace("pnl_usd", "P&L $").replace("_usd", " $") for name in markets[0]["gaps"]]
+    cells = [
+        [
+            market["name"],
+            *[f"{gap['fast']:,.2f} / {gap['exact']:,.2f} {_percent(gap['frac'])}" for gap in market["gaps"].values()],
+            "-" if market["rank"] is None else f"{market['rank']:.3f}",
+        ]
+        for market in markets
+    ]
+    return Wide(("market", *heads, "rank"), cells, title=title, caption=caption)
 
 
 def _percent(frac: float | None) -> str:

@@ -9,16 +9,17 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mmjax.errors import ConfigError
+from mmjax.errors import ConfigError, MmjaxError, UniverseError
 
 STUDIES = Path("studies")
 NOTE = "asked"  # of what a study was asked for, in its folder
+MOST_DEVICES = 1024
 MOST_SHOWN = 12  # rows of a table for a person
 
 TapeFolder = Annotated[Path, typer.Argument(help="What mmjax tape build made")]
@@ -26,7 +27,7 @@ Name = Annotated[str, typer.Option(help="Folder of the results, below studies/ i
 Vary = Annotated[
     list[str] | None, typer.Option(help="NAME or NAME=LOW:HIGH[:log], may be repeated; in place of the usual space")
 ]
-SpaceFile = Annotated[Path | None, typer.Option("--space", help="TOML with [space]")]
+SpaceFile = Annotated[Path | None, typer.Option("--space", help="TOML with a \\[space] table, in its place too")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings in TOML that hold for all")]
 Markets = Annotated[str | None, typer.Option(help="auto:N or names, of those on the tape")]
 Capital = Annotated[float | None, typer.Option("--capital-usd", help="Of an account")]
@@ -75,9 +76,10 @@ def sweep(
     """Rolls a whole space of configurations over a tape: which are best, which parameters matter, what is luck."""
     from exec.lab import sweeping
 
+    sweeping.check(configs)
     asked = {key: value for key, value in locals().items() if key in Asked.__dataclass_fields__}
     study, planned_mb = opened("sweep", Asked(**asked), {"configs": configs})
-    with shown(configs, len(study.rig.coins), as_json) as progress:
+    with kept(study), shown(configs, len(study.rig.coins), as_json) as progress:
         swept = sweeping.sweep(study, configs, progress)
     study.leave()
     document = progress.figures(planned_mb) | told_sweep(study, swept)
@@ -125,18 +127,23 @@ def calibrate(
 
     asked = Asked(**{key: value for key, value in locals().items() if key in Asked.__dataclass_fields__})
     effort = calibrating.Effort(configs, single, folds, train_frac=train_frac, climbs=climbs)
-    study, planned_mb = opened("calibration", asked, dataclasses.asdict(effort))
-    calibrating.plan(study, effort)
-    with shown(0, len(study.rig.coins), as_json) as progress:
+    effort.check()
+    _check_confirmation(confirm, confirm_top)
+    study, planned_mb = opened(
+        "calibration", asked, dataclasses.asdict(effort), lambda study: calibrating.plan(study, effort)
+    )
+    with kept(study), shown(0, len(study.rig.coins), as_json) as progress:
         found = calibrating.calibrate(study, effort, progress)
     study.leave()
     if not study.leads:
         return
-    confirmed = _confirmed(study, asked, found, confirm, confirm_top) if confirm else None
+    with kept(study):
+        confirmed = _confirmed(study, asked, found, confirm, confirm_top, as_json) if confirm else None
     path, refusal = _promoted(out or study.folder / "params.toml", study, found, confirmed)
     told = told_calibration(study, found)
     told["unknown"] += refusal
-    document = progress.figures(planned_mb) | told | {"params": path and str(path)}
+    exact = confirmed and dataclasses.asdict(confirmed.of(0))
+    document = progress.figures(planned_mb) | told | {"exact": exact, "params": path and str(path)}
     print(json.dumps(document)) if as_json else _show(document)  # noqa: T201
     if path is None:
         raise typer.Exit(1)
@@ -156,7 +163,7 @@ def report(
     kind, asked, about = _noted(_folder(name))
     moved = {"tape": tape or asked.tape, "devices": devices or asked.devices}
     study, _ = opened(kind, dataclasses.replace(asked, **moved), about)
-    with shown(0, len(study.rig.coins), as_json) as progress:
+    with kept(study), shown(0, len(study.rig.coins), as_json) as progress:
         if kind == "sweep":
             found = examine.of_sweep(study, sweeping.sweep(study, about["configs"], progress))
         else:
@@ -198,8 +205,13 @@ class Asked:
     process: int
 
 
-def opened(kind: str, asked: Asked, about: dict[str, Any]) -> tuple[Any, float]:
-    """The study, and the MB that it is planned to take.  Raises ConfigError and TapeError before anything is made."""
+def opened(
+    kind: str, asked: Asked, about: dict[str, Any], fits: Callable[[Any], object] = lambda study: None
+) -> tuple[Any, float]:
+    """The study, and the MB that it is planned to take.
+
+    Raises ConfigError and TapeError, `fits` its own for what is to be done with the study, before anything is made.
+    """
     from exec.lab import hosts, memory, tape_file
     from exec.lab.rig import rig
     from exec.lab.study import Options, Study
@@ -207,16 +219,21 @@ def opened(kind: str, asked: Asked, about: dict[str, Any]) -> tuple[Any, float]:
     from mmjax import cli, config, model
     from mmjax.calibrate.sweep import Accounts, Friction, Sizes
 
+    folder = _folder(asked.name)
+    _check_machine(asked)
     place = hosts.placed(asked.hosts, asked.processes, asked.process)
     loaded = tape_file.load(asked.tape)
     data_hash = tape_file.read_manifest(asked.tape).data_hash
-    said = {"markets": asked.markets or f"auto:{len(loaded.coins)}", "capital_usd": asked.capital_usd}
-    settings = config.load(asked.config, model.tunables(), **said)
-    rigged = rig(loaded, settings, asked.levels)
+    markets = f"auto:{len(loaded.coins)}" if asked.markets is None else asked.markets
+    settings = config.load(asked.config, model.tunables(), markets=markets, capital_usd=asked.capital_usd)
+    try:
+        rigged = rig(loaded, settings, asked.levels)
+    except UniverseError as failure:
+        raise ConfigError(f"markets = {markets!r}: the tape has {', '.join(loaded.coins)} ({failure})") from None
     accounts = _chosen("accounts", asked.accounts, [str(one) for one in Accounts])
     friction = Friction(settings.run.capital_usd, asked.order_ms, asked.answer_ms, asked.queue)
     friction.check()
-    sizes = Sizes(asked.window_s, asked.levels)
+    sizes = Sizes(asked.window_s, asked.levels, _block_of(folder))
     sizes.check(rigged.tape)
     varied = _space(asked, rigged)
     team = _team(place)
@@ -232,14 +249,42 @@ def opened(kind: str, asked: Asked, about: dict[str, Any]) -> tuple[Any, float]:
         memory.in_use_mb(),
     )
     options = Options(friction, sizes, Accounts(accounts), asked.warmup_s)
-    folder = _folder(asked.name)
-    study = Study(folder, kind, rigged, data_hash, varied, options, asked.seed, about, cores, team=team)
+    study = Study(folder, kind, rigged, data_hash, varied, options, asked.seed, about, cores, team=team, fits=fits)
     if study.leads:
         study.store.note(NOTE, {"kind": kind, "asked": _plain(asked), "about": about})
     return study, planned_mb
 
 
+def _block_of(folder: Path) -> int:
+    """How many run at once in a study that was begun, so that it goes on with another --memory-mb; 0 for a new one."""
+    from exec.lab.store import stored
+
+    try:
+        return int(stored(folder).options["sizes"]["block"])
+    except (ConfigError, LookupError, TypeError, ValueError):
+        return 0  # what is in the folder is judged where it is opened
+
+
+def _check_machine(asked: Asked) -> None:
+    """Raises ConfigError for what no machine has."""
+    for name, most in (("memory_mb", 1e9), ("devices", MOST_DEVICES)):
+        if not 0 <= getattr(asked, name) <= most:
+            raise ConfigError(f"{name} = {getattr(asked, name)}: must be at least 0 and at most {most:g}")
+
+
+def _check_confirmation(recordings: list[Path] | None, top: int) -> None:
+    """Raises ConfigError, for it is costly to find out after the search."""
+    if not 1 <= top <= 64:
+        raise ConfigError(f"confirm_top = {top}: must be at least 1 and at most 64")
+    for path in recordings or ():
+        if not path.exists():
+            raise ConfigError(f"confirm = {str(path)!r}: no such file or folder")
+
+
 def _folder(name: str) -> Path:
+    """Of a study.  Raises ConfigError for a name that is none."""
+    if not name.strip(" .") or not name.isprintable():
+        raise ConfigError(f"name = {name!r}: name the study, as in week1, or its folder, as in ./week1")
     return Path(name) if "/" in name else STUDIES / name
 
 
@@ -316,6 +361,19 @@ def _chosen(field: str, value: str, known: list[str]) -> str:
 # --- progress
 
 
+@contextlib.contextmanager
+def kept(study: Any) -> Iterator[None]:
+    """Ctrl-C ends a study in words; a second one at once, even where a compiler holds everything up."""
+    from exec.lab.interrupts import heard
+
+    where = f"what is finished is kept in {str(study.folder)!r}"
+    try:
+        with heard(f"mmjax: stopping, which may take as long as a compilation; Ctrl-C again ends it at once; {where}"):
+            yield
+    except KeyboardInterrupt:
+        raise MmjaxError(f"interrupted; {where}: the same command goes on from there") from None
+
+
 class Shown:
     """A bar with rate and remaining time on a terminal; counts what was computed either way."""
 
@@ -332,8 +390,11 @@ class Shown:
         self.market_steps += market_steps
         self.first_s = self.first_s or self._elapsed_s
         if self._bar is not None:
-            rate = self.market_steps / max(self._elapsed_s, 1e-9) / 1e6
-            self._bar.update(0, advance=configs, description=f"{rate:.2f} M config-market-steps/s")
+            self._bar.update(0, advance=configs)
+            if self.market_steps:
+                from exec.lab.study_screen import rate_words
+
+                self._bar.update(0, description=rate_words(self.market_steps / max(self._elapsed_s, 1e-9)))
 
     def figures(self, planned_mb: float) -> dict[str, Any]:
         """What it took."""
@@ -355,8 +416,10 @@ class Shown:
 
 
 @contextlib.contextmanager
-def shown(configs: int, markets: int, as_json: bool) -> Iterator[Shown]:
-    """Progress on stderr where a person looks; Ctrl-C says what is kept."""
+def shown(
+    configs: int, markets: int, as_json: bool, begins: str = "compiling, half a minute or more"
+) -> Iterator[Shown]:
+    """Progress on stderr where a person looks; begins: what is said until the first block is finished."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -374,7 +437,7 @@ def shown(configs: int, markets: int, as_json: bool) -> Iterator[Shown]:
         BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), TimeRemainingColumn()
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), transient=True, speed_estimate_period=600) as bar:
-        bar.add_task("compiling, half a minute", total=configs or None)
+        bar.add_task(begins, total=configs or None)
         yield Shown(bar, markets)
 
 
@@ -460,7 +523,7 @@ def _told_belief(belief: Any) -> Any:
     return None if belief is None else dataclasses.asdict(belief)
 
 
-def _confirmed(study: Any, asked: Asked, found: Any, recordings: list[Path], top: int) -> Any:
+def _confirmed(study: Any, asked: Asked, found: Any, recordings: list[Path], top: int, as_json: bool) -> Any:
     """The chosen configuration, the settings in force and the best of the others in both tiers."""
     import numpy as np
 
@@ -469,8 +532,6 @@ def _confirmed(study: Any, asked: Asked, found: Any, recordings: list[Path], top
     from exec.lab.exact import Terms
     from mmjax import cli
 
-    if not 1 <= top <= 64:
-        raise ConfigError(f"confirm_top = {top}: must be at least 1 and at most 64")
     best = np.argsort(-found.trained.utility_usd_per_h).tolist()
     rows = list(dict.fromkeys([found.choice, 0, *best]))[: max(top, 2)]
     run = {"markets": ",".join(study.rig.coins), "capital_usd": asked.capital_usd}
@@ -478,7 +539,7 @@ def _confirmed(study: Any, asked: Asked, found: Any, recordings: list[Path], top
     folders = {"programs": cli.CACHE / "programs", "cache": cli.CACHE / "xla"}
     tape = recordings[0] if len(recordings) == 1 else tuple(recordings)
     terms = Terms(tape, 0.0, study.window_s, **folders)
-    with shown(len(rows), len(study.rig.coins), sys.stderr.isatty()) as progress:
+    with shown(len(rows), len(study.rig.coins), as_json, "exact tier, event by event") as progress:
         confirmed = confirm.confirm(settings, terms, progress=lambda count: progress(count, 0))
     names = tuple(found.found_by[row] for row in rows)
     fast_exact = writing.fast_exact(confirmed.comparison, names, confirmed.exact_usd, confirmed.fast_usd)
@@ -529,6 +590,6 @@ def _show(document: dict[str, Any]) -> None:
 
     from exec.lab.study_screen import render
 
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = Console(width=None if sys.stdout.isatty() else 200)
     for part in render(document):
         console.print(part)

@@ -42,6 +42,8 @@ def build(
         raise ConfigError("out: name the folder to make, as in --out btc.tape")
     if out.exists():
         raise ConfigError(f"out = {str(out)!r}: there is something of that name; name another or remove it")
+    if not 1 <= grid_ms <= 60_000:
+        raise ConfigError(f"grid_ms = {grid_ms:g}: must be between 1 and 60000")
     source, coins = _source(sources or [], _names(markets), synthetic, seed)
     for text in getattr(source, "unused", ()):
         print(f"mmjax: {text}", file=sys.stderr)  # noqa: T201

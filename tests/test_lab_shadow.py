@@ -343,6 +343,24 @@ def test_a_shadow_that_cannot_keep_up_drops_and_counts():
     assert set(track.waits) == {0.0}
 
 
+def test_what_was_earned_while_nobody_looked_is_in_no_window():
+    """After an hour of sleep the trader has not earned that hour's result in five seconds."""
+    track = Paper(np.ones(3), answers=99)
+    shadow = desk(track, warmup_s=0.0)
+    for look in range(4):
+        shadow.watch(Turned(look * 10**9))
+        if look == 1:
+            shadow.present.skipped += 720
+            shadow._earned_usd = iter([7_000.0, 7_010.0, 7_020.0]).__next__  # asked for at the skip, then per window
+            shadow.present.advance, advance = lambda now_ns: [], shadow.present.advance
+            shadow.watch(Turned(10**9 + 1))
+            shadow.present.advance = advance
+    shadow.close()
+    report = shadow.report()
+    assert report["windows"] == 4 and report["dropped"] == 720
+    assert report["realised_usd_per_h"] == pytest.approx(10 * 720)
+
+
 def test_a_patient_shadow_waits_and_drops_nothing():
     track = Paper(np.ones(3))
     shadow = desk(track, patient=True, warmup_s=0.0)

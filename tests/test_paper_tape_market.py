@@ -260,6 +260,19 @@ def test_a_trade_is_printed_at_its_price_and_proves_that_nothing_better_was_left
     ))  # fmt: skip
 
 
+def test_the_parts_of_one_taker_at_a_price_fill_an_order_once(tmp_path):
+    at = T0 + 2 * SECOND
+    trades = [(T0, 9.99, 1, -1), (at, 10.00, 5, 1), (at, 10.01, 2, 1), (at, 10.01, 3, 1), (at + 1, 10.01, 1, 1)]
+    write(tmp_path, "hl_AAA_20250904", book=[snapshot(0, 9.99, 10.00), snapshot(9, 9.99, 10.00)], trades=trades)
+    run = Run(tmp_path)
+    run.to(0)
+    run.rest(False, "10.005", "20")
+    run.to(1)
+    run.to(3)
+    assert [fill.lots for fill in run.exchange.fills_of(MAKER)] == [2 + 3, 1]
+    assert run.market.volumes[0].consumed_lots == 1 + 5 + 2 + 3 + 1
+
+
 def test_a_trade_against_the_other_side_moves_nothing_of_it(tmp_path):
     trades = [(T0, 9.99, 1, -1), (T0 + 2 * SECOND, 9.98, 3, 1)]  # bought for less than a bid still shows
     write(tmp_path, "hl_AAA_20250904", book=[snapshot(0, 9.99, 10.00), snapshot(9, 9.99, 10.00)], trades=trades)

@@ -107,6 +107,15 @@ def test_markets_with_accounts_of_their_own_do_not_meet():
     assert same(rolled(one, ladders(8)), rolled(three, ladders(8, 3)), markets=slice(1))
 
 
+def test_a_tape_is_not_copied_for_accounts_of_their_own():
+    """A day of four markets is gigabytes, of which a window at a time is needed."""
+    sweep = sweeper(markets=3, accounts=Accounts.OWN)
+    for part, coin in zip(sweep._parts, sweep.tape.coins, strict=True):
+        wanted = sweep.tape.only((coin,))
+        assert part.coins == wanted.coins and np.array_equal(part.ints, wanted.ints)
+        assert np.shares_memory(part.floats, sweep.tape.floats) and np.shares_memory(part.ints, sweep.tape.ints)
+
+
 def test_a_market_beside_others_of_its_account_trades_as_before():
     """With margin and requests for all, one more market changes nothing but the account's own figures."""
     two, three = sweeper(markets=2), sweeper(markets=3)
@@ -139,6 +148,35 @@ def test_flow_that_knows_nothing_costs_nothing():
     assert moved[5] < -6
 
 
+def holed(made, first, end, is_one_sided):
+    """A tape that cannot be quoted from `first` to `end`, where it shows the last book, or bids alone; then 2 % up."""
+    floats, ints = made.floats.copy(), made.ints.copy()
+    other = dataclasses.replace(made, floats=floats, ints=ints)
+    v = other.intervals()
+    v.feed_ok[first:end] = 0
+    v.print_lots[first:end] = v.print_px[first:end] = 0
+    for name in ("best_px", "book_px", "book_lots"):
+        leaf = getattr(v, name)
+        leaf[first:end] = leaf[first - 1]
+        if is_one_sided:
+            leaf[first:end, 1] = 0
+    for leaf in (v.best_px, v.book_px, v.print_px):
+        leaf[end:] += np.where(leaf[end:] > 0, 20_000, 0)
+    return other
+
+
+def test_in_a_hole_nothing_rests_or_fills_and_positions_keep_their_last_worth():
+    """What the hole shows of its book changes nothing; what the price did meanwhile is there behind it."""
+    sweep, params = sweeper(), ladders(8)
+    found = rolled(sweep, params, holed(sweep.tape, 400, 600, False))  # window 2 of 200 intervals
+    assert same(found, rolled(sweep, params, holed(sweep.tape, 400, 600, True)))
+    assert not found.fill_count[2].any() and found.fill_count[3].all()
+    assert found.quoted_s[2].max() <= 2 * 0.3 + 1e-6  # until the cancels are there
+    assert np.allclose(found.held_usd_s[2] / WINDOW_S, found.held_max_usd[2], rtol=1e-5)
+    moved_usd = found.adverse_usd[3] + found.inventory_usd[3]
+    assert np.all(np.abs(moved_usd) > 0.01 * found.held_max_usd[2]) and found.held_max_usd[2].max() > 100
+
+
 def test_what_is_planned_late_arrives_late():
     """A latency as long as the tape: nothing ever rests."""
     slow = Sweep(
@@ -157,10 +195,9 @@ def test_a_program_is_traced_once():
 
 def test_an_account_without_margin_is_closed_and_says_so():
     """A trickle of money against positions of its fifty fold: the venue closes them."""
-    poor = Sweep(
-        tape(1000, seed=2, sigma_px=2000), market(1, LEVELS, 50), Friction(capital_usd=30.0), Sizes(WINDOW_S, LEVELS, 8),
-        policy=GlftLadder(),
-    )  # fmt: skip
+    wild = tape(1000, seed=2, sigma_px=2000)
+    sizes = Sizes(WINDOW_S, LEVELS, 8)
+    poor = Sweep(wild, market(1, LEVELS, 50), Friction(capital_usd=30.0), sizes, policy=GlftLadder())
     found = rolled(poor, ladders(8, quantum_lots=200, max_position_lots=100_000))
     assert found.liquidated_count.sum() > 0
     assert np.isfinite(found.equity_usd).all()
@@ -207,3 +244,32 @@ def test_the_clock_of_a_tape():
 
 def test_every_part_is_a_field():
     assert set(PARTS) < set(FIELDS)
+
+
+@pytest.mark.parametrize(("order_ms", "first"), [(0.0, 1), (100.0, 2), (200.0, 3)])
+def test_an_order_is_hit_only_once_it_is_there(order_ms, first):
+    """Bids are hit in every interval: an order sent at the end of the first meets them once it has arrived."""
+    made = tape(40, sigma_px=0, hit_prob=1.0)
+    seen = made.intervals()
+    seen.print_px[:, 0, 0, 0], seen.print_lots[:, 0, 0, 0] = 900_000, 50  # beyond every level
+    friction = dataclasses.replace(FRICTION, order_ms=order_ms)
+    sizes = Sizes(0.1, LEVELS, 8)
+    sweep = Sweep(made, market(1, LEVELS), friction, sizes, policy=GlftLadder())
+    params = dataclasses.replace(ladders(8, quantum_lots=10), skew_bps=np.zeros((1, 8), np.float32))
+    found = rolled(sweep, params, end_window=5)
+    fills = found.fill_count[:, 0, 0]
+    assert np.flatnonzero(fills)[0] == first and fills[first] >= LEVELS
+
+
+def test_whole_orders_are_filled_by_any_lot():
+    """The comparison's rule: what a lot reaches is gone, where volume shared would have filled a part."""
+    parts, whole = (
+        Sweep(
+            tape(300, lots=3), market(1, LEVELS), dataclasses.replace(FRICTION, whole=flag), Sizes(WINDOW_S, LEVELS, 8),
+            policy=GlftLadder(),
+        )
+        for flag in (False, True)
+    )  # fmt: skip
+    one, other = rolled(parts, ladders(8)), rolled(whole, ladders(8))
+    assert one.fill_usd.sum() < 0.2 * other.fill_usd.sum()
+    assert other.fill_usd.sum() > 0 and np.allclose(other.fill_usd / np.maximum(other.fill_count, 1), 100, atol=1)

@@ -22,8 +22,8 @@ from mmjax.errors import ConfigError
 from mmjax.sim import soft
 
 FINALISTS = 48
+MOST_CONFIGS, MOST_CLIMBS, MOST_FOLDS = 2**20, 256, 1000
 CLIMB = "climb"  # note of where gradients led
-SETTINGS_IN_FORCE = 0  # row of the finalists
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,12 @@ class Effort:
     purge_s: float = 60.0
     train_frac: float = 0.5
     climbs: int = 0
+
+    def check(self) -> None:
+        """Raises ConfigError naming what is out of bounds."""
+        for name, low, high in (("configs", 2, MOST_CONFIGS), ("climbs", 0, MOST_CLIMBS), ("folds", 1, MOST_FOLDS)):
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"{name} = {getattr(self, name)}: must be at least {low} and at most {high}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,19 +83,26 @@ class Calibrated:
 
 def plan(study: Study, effort: Effort) -> tuple[search.Plan, tuple[Split, ...]]:
     """The search and the splits that this effort comes to.  Raises ConfigError when the tape is too short for them."""
+    effort.check()
     windows, warm = study.sweep.windows, study.warmup_windows
     purge = belief.purge_windows(effort.purge_s, study.window_s)
     splits = belief.walk_forward(windows, effort.folds, purge, warm, effort.train_frac)
     end = splits[0].train[1]
     objectives = 1 if effort.single else 1 + len(score.OBJECTIVES)
-    return search.Plan(
+    told = search.Plan(
         axes=len(study.space),
         end_window=end,
         budget_config_windows=effort.configs * end,
         warmup_windows=warm,
         objectives=objectives,
         seed=study.seed,
-    ), splits
+    )
+    least = told.halving_config_windows(search.LEAST_START, known_count=1 + effort.climbs)
+    if least > told.budget_config_windows:
+        raise ConfigError(
+            f"configs = {effort.configs}: to begin a search takes at least {-(-least // end)} of them here"
+        )
+    return told, splits
 
 
 def calibrate(study: Study, effort: Effort, progress: Progress = lambda configs, steps: None) -> Calibrated:

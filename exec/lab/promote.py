@@ -14,10 +14,9 @@ import numpy as np
 from exec.saver import replace
 from mmjax import config, model
 from mmjax.calibrate.belief import Belief
+from mmjax.calibrate.descent import GRADIENT
 from mmjax.config import Settings
 from mmjax.errors import ConfigError
-
-GRADIENT = "gradient"
 
 
 @dataclasses.dataclass(frozen=True)

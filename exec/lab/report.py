@@ -14,6 +14,7 @@ from exec.lab.compare import Comparison
 from exec.saver import replace
 from mmjax.calibrate.findings import FastExact, Findings, Tiers
 from mmjax.calibrate.report import Section, Table, sections
+from mmjax.errors import ConfigError
 
 CONFIG = {"displaylogo": False, "responsive": True}
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -38,9 +39,12 @@ for (const place of document.querySelectorAll("div.figure")) {
 
 
 def write(found: Findings, path: Path) -> int:
-    """Writes the report, whole or not at all; its size in bytes."""
+    """Writes the report, whole or not at all; its size in bytes.  Raises ConfigError where it cannot be written."""
     text = page(found).encode()
-    replace(path, text)
+    try:
+        replace(path, text)
+    except OSError as failure:
+        raise ConfigError(f"report {str(path)!r} not written: {failure.strerror}; name another file") from None
     return len(text)
 
 

@@ -210,7 +210,7 @@ class Shadow:
         self._realised: dict[int, float] = {}  # by window that is under way: what the trader earned in it
         self._earned_before_usd = 0.0
         self._realised_usd = 0.0
-        self._passed = self._dropped = 0
+        self._passed = self._dropped = self._skipped = 0
         self._look_ns = 0
         self._behind = BEHIND
         self._has_ended = False
@@ -232,6 +232,8 @@ class Shadow:
         self.present.hold(self._held())
         for window in self.present.advance(turn.now_ns):
             self._give(window)
+        if self.present.skipped != self._skipped:  # what was earned meanwhile belongs to no window
+            self._skipped, self._earned_before_usd = self.present.skipped, self._earned_usd()
         self._end_with_fault()
         if turn.now_ns >= self._look_ns and not self._has_ended:
             self._look_ns = turn.now_ns + LOOK_NS
@@ -326,7 +328,8 @@ def words(report: dict[str, Any]) -> str:
     dropped = f", {report['dropped']:,} windows dropped" if report["dropped"] else ""
     ended = f", ended: {report['fault']}" if report["fault"] else ""
     if not report["windows"]:
-        return f"{configs}: nothing to tell yet{dropped}{ended}"
+        warmup = f", the first {report['warmup_s']:g} s only teach" if report["warmup_s"] else ""
+        return f"{configs}: nothing to tell yet{warmup}{dropped}{ended}"
     told = f"{report['windows'] * report['window_s'] / 60:,.1f} min"
     active = (
         f"active {report['active_usd_per_h']:+,.2f} usd/h simulated, {report['realised_usd_per_h']:+,.2f} realised"

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 DIGEST = "digest"
+ZIP_MAGIC = b"PK"
 CHUNK = re.compile(r"chunk-(\d{5,})\.npz")
 BESIDE = re.compile(r"(.+)\.of\.(.+)-(\d+)\.new")  # which file, of which host and process
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, NotImplementedError)
@@ -297,6 +298,8 @@ def _encoded(arrays: dict[str, np.ndarray]) -> bytes:
 
 
 def _decoded(data: bytes) -> dict[str, np.ndarray]:
+    if not data.startswith(ZIP_MAGIC):
+        raise ValueError("no archive of arrays")
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     if arrays.pop(DIGEST).tobytes() != _digest(arrays):

@@ -27,6 +27,8 @@ from mmjax.calibrate.sweep import Accounts, Friction, Sizes, Sweep
 from mmjax.errors import ConfigError
 from mmjax.sim.tally import Tally, pnl_usd
 
+LONGEST_S = 1e7
+MOST_SEED = 2**63 - 1
 Progress = Callable[[int, int], None]  # configurations just finished, and market-intervals they took to compute
 
 
@@ -44,6 +46,11 @@ class Options:
     def warmup_windows(self) -> int:
         """Windows that the warm-up reaches into: none of them is scored."""
         return math.ceil(self.warmup_s / self.sizes.window_s - 1e-9)
+
+    def check(self) -> None:
+        """Raises ConfigError naming what is out of bounds; what depends on the tape is checked by `Study`."""
+        if not 0 <= self.warmup_s <= LONGEST_S:
+            raise ConfigError(f"warmup_s = {self.warmup_s:g}: must be at least 0 and at most {LONGEST_S:g}")
 
     def document(self) -> dict[str, Any]:
         """Plain data."""
@@ -63,7 +70,8 @@ class Rolled:
 class Study:
     """Rolls and remembers.  Raises ConfigError when the folder belongs to another study, or windows do not fit.
 
-    kind, seed and `about` (plain data) are part of what the folder belongs to.  team: who shares the work.
+    kind, seed and `about` (plain data) are part of what the folder belongs to.  team: who shares the work.  fits: may
+    raise ConfigError for what is to be done with the study, before there is anything in the folder.
     """
 
     def __init__(
@@ -79,7 +87,11 @@ class Study:
         devices: Any = None,
         tolerate: tuple[str, ...] = (),
         team: Team | None = None,
+        fits: Callable[["Study"], object] = lambda study: None,
     ):
+        options.check()
+        if not 0 <= seed <= MOST_SEED:
+            raise ConfigError(f"seed = {seed}: must be at least 0 and at most {MOST_SEED}")
         self.folder, self.rig, self.space, self.options, self.seed = folder, rig, space, options, seed
         self._team = team
         market = rig.market
@@ -107,6 +119,7 @@ class Study:
                 **(about or {}),
             },
         )
+        fits(self)
         self.store = Store(folder, self.manifest, tolerate)
         self._next_block = 0
 

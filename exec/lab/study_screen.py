@@ -3,8 +3,9 @@
 from typing import Any
 
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
+
+from exec.lab.wide import Wide
 
 SCORES = (
     ("utility_usd_per_h", "utility $/h", "{:+,.2f}"),
@@ -17,7 +18,7 @@ SCORES = (
     ("requests_per_h", "requests/h", "{:,.0f}"),
     ("quoted_frac", "quoted", "{:.0%}"),
 )
-MOST_AXES = 6  # columns of parameters; the rest is in --json
+MOST_AXES = 8  # columns of parameters; the rest is in --json
 
 
 def render(found: dict[str, Any]) -> list[RenderableType]:
@@ -38,6 +39,13 @@ def render(found: dict[str, Any]) -> list[RenderableType]:
     return parts
 
 
+def rate_words(market_steps_per_s: float) -> str:
+    """How fast configurations pass over markets, for people."""
+    many = market_steps_per_s >= 1e5
+    number = f"{market_steps_per_s / 1e6:,.2f} M" if many else f"{market_steps_per_s:,.0f}"
+    return f"{number} config-market-steps/s"
+
+
 def _head(found: dict[str, Any], is_search: bool) -> Text:
     seconds = found["seconds"]
     rate = found["config_market_steps_per_s"]
@@ -47,7 +55,8 @@ def _head(found: dict[str, Any], is_search: bool) -> Text:
     text.append(f", the first {found['warmup_windows']} for warming up", "")
     if found["unused_s"]:
         text.append(f"; the last {found['unused_s']:g} s are no whole window", "")
-    text.append(f"\n{seconds:,.0f} s, {rate / 1e6:,.2f} M config-market-steps/s, peak {found['peak_mb']:,} MB", "dim")
+    speed = f", {rate_words(rate)}" if rate else ""
+    text.append(f"\n{seconds:,.0f} s{speed}, peak {found['peak_mb']:,} MB", "dim")
     if found["configs_from_disk"]:
         text.append(f", {found['configs_from_disk']:,} from disk", "dim")
     for name, why in found["set_aside"].items():
@@ -55,38 +64,35 @@ def _head(found: dict[str, Any], is_search: bool) -> Text:
     return text
 
 
-def _table(title: str, rows: list[tuple[str, dict[str, Any]]], trained: bool = False) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
+def _table(title: str, rows: list[tuple[str, dict[str, Any]]], trained: bool = False) -> Wide:
     names = list(rows[0][1]["params"])
-    for name in names[:MOST_AXES]:
-        table.add_column(name.replace(".", "\n").replace("_", "\n"), justify="right")
-    for _, head, _ in SCORES:
-        table.add_column(head.replace(" ", "\n"), justify="right")
-    if trained:
-        table.add_column("train\n$/h", justify="right")
-        table.add_column("test\n$/h", justify="right")
+    heads = ["", *[head.replace(" ", "\n") for _, head, _ in SCORES]]
+    heads += ["train\n$/h", "test\n$/h"] * trained
+    heads += [name.replace(".", "\n").replace("_", "\n") for name in names[:MOST_AXES]]
+    cells = []
     for label, one in rows:
-        cells = [f"{one['params'][name]:.4g}" for name in names[:MOST_AXES]]
-        cells += [form.format(one["scores"][name]) for name, _, form in SCORES]
-        if trained:
-            cells += [f"{one['train_usd_per_h']:+,.2f}", f"{one['test_usd_per_h']:+,.2f}"]
-        table.add_row(label, *cells, style="bold" if label in ("settings", "chosen") else "")
-    if len(names) > MOST_AXES:
-        table.caption = f"and {len(names) - MOST_AXES} more parameters, see --json"
-    return table
+        row = [label, *[form.format(one["scores"][name]) for name, _, form in SCORES]]
+        row += [f"{one['train_usd_per_h']:+,.2f}", f"{one['test_usd_per_h']:+,.2f}"] if trained else []
+        cells.append(row + [f"{one['params'][name]:.4g}" for name in names[:MOST_AXES]])
+    hidden = len(names) - MOST_AXES
+    caption = f"and {hidden} more parameter{'s' * (hidden > 1)}, see --json" if hidden > 0 else ""
+    styles = ["bold" if label in ("settings", "chosen") else "" for label, _ in rows]
+    return Wide(heads, cells, title=title, caption=caption, styles=styles)
 
 
-def _effects(effects: list[dict[str, Any]]) -> Table:
-    table = Table(title="Which parameters matter", title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for name in ("parameter", "best - worst $/h", "share of differences", "chance of luck", ""):
-        table.add_column(name, justify="left" if name in ("parameter", "") else "right")
-    for one in sorted(effects, key=lambda one: -one["share"]):
-        verdict = "" if one["is_identified"] else "the data cannot tell"
-        table.add_row(
-            one["name"], f"{one['range_usd_per_h']:,.2f}", f"{one['share']:.1%}", f"{one['prob']:.3f}", verdict
+def _effects(effects: list[dict[str, Any]]) -> Wide:
+    heads = ("parameter", "best - worst\n$/h", "share of\ndifferences", "chance\nof luck", " ")
+    rows = [
+        (
+            one["name"],
+            f"{one['range_usd_per_h']:,.2f}",
+            f"{one['share']:.1%}",
+            f"{one['prob']:.3f}",
+            "" if one["is_identified"] else "the data cannot tell",
         )
-    return table
+        for one in sorted(effects, key=lambda one: -one["share"])
+    ]
+    return Wide(heads, rows, title="Which parameters matter", left=(" ",))
 
 
 def _beliefs(found: dict[str, Any]) -> Text:
@@ -109,6 +115,19 @@ def _beliefs(found: dict[str, Any]) -> Text:
         )
     for why in found["unknown"]:
         text.append(f"\nNot said, {why}", "yellow")
+    if found.get("exact") is not None:
+        text.append(f"\nThe exact tier, {_exact(found['exact'])}", "" if found["exact"]["agrees"] else "yellow")
+    if "chosen" in found and found["chosen"]["params"] == found["settings"]["params"]:
+        text.append("\nNothing did better in training than the settings in force: they were chosen.")
     if "params" in found:
         text.append(f"\nwritten: {found['params']}" if found["params"] else "\nno params file is written without it")
     return text
+
+
+def _exact(exact: dict[str, Any]) -> str:
+    return (
+        f"event by event: {exact['pnl_usd_per_h']:+,.2f} $/h where the fast one makes "
+        f"{exact['fast_pnl_usd_per_h']:+,.2f} under the same conditions; fast against exact "
+        f"{exact['fills_diff_frac']:+.1%} fills and {exact['volume_diff_frac']:+.1%} volume: they "
+        f"{'agree' if exact['agrees'] else 'do not agree'}."
+    )

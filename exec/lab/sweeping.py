@@ -35,10 +35,15 @@ class Swept:
     why_not: tuple[str, ...]
 
 
-def points(study: Study, count: int) -> np.ndarray:
-    """[count, D] of the unit cube: the settings in force, then Sobol points by the study's seed."""
+def check(count: int) -> None:
+    """Raises ConfigError when so many configurations cannot be swept."""
     if not 2 <= count <= MOST_CONFIGS:
         raise ConfigError(f"configs = {count}: must be at least 2 and at most {MOST_CONFIGS}")
+
+
+def points(study: Study, count: int) -> np.ndarray:
+    """[count, D] of the unit cube: the settings in force, then Sobol points by the study's seed."""
+    check(count)
     return np.concatenate([settings_unit(study), search.spread_points(len(study.space), count - 1, study.seed)])
 
 

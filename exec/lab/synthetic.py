@@ -17,6 +17,7 @@ BLOCK_NS = 100_000_000
 START_NS = 1_767_229_200_000_000_000 + 3_300_000_000_000  # 2026-01-01 01:55 UTC: an hour ends within ten minutes
 CADENCE = "live2025"  # books of twenty levels twice a second; today's venue sends those every five seconds only
 CHANNELS = ("bbo", "l2Book", "trades", "activeAssetCtx")
+MOST_S = 10_000_000
 MARKET_DATA = (events.Bbo, events.L2Book, events.Trades, events.ActiveAssetCtx)
 
 
@@ -34,8 +35,8 @@ class Synthetic:
         start_ns: int = START_NS,
         options: FlowOptions | None = None,
     ):
-        if not seconds > 0:
-            raise ConfigError(f"synthetic = {seconds:g}: how many seconds? must be more than 0")
+        if not 0 < seconds <= MOST_S:
+            raise ConfigError(f"synthetic = {seconds:g}: how many seconds? must be more than 0 and at most {MOST_S:,}")
         if seed < 0:
             raise ConfigError(f"seed = {seed}: must not be negative")
         self._blocks = max(round(seconds * 1e9) // BLOCK_NS, 1)

@@ -26,6 +26,7 @@ FORMAT, VERSION = "mmjax tape", 1
 MANIFEST, FLOATS, INTS = "manifest.json", "floats.npy", "ints.npy"
 HEADER_BYTES = 128  # of an .npy file of version 1.0 whose description is short
 READ_BYTES = 1 << 22
+REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room or build fewer markets")
 
 Pieces = Iterable[tuple[np.ndarray, np.ndarray]]
 
@@ -78,11 +79,11 @@ def save_pieces(
     path = Path(path)
     if path.exists() or path.is_symlink():
         raise ConfigError(f"tape {str(path)!r}: there is something of that name; name another or remove it")
-    with _said_in_words(path):
+    with _said_in_words(path, "not written: "):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.half-", dir=path.parent))
     try:
-        with _said_in_words(path):
+        with _said_in_words(path, "not written: "):
             tape, manifest = _write(draft, pieces, describe)
             draft.chmod(0o755)
             os.rename(draft, path)
@@ -266,6 +267,7 @@ def _said_in_words(path: Path, what: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as failure:
-        full = failure.errno == errno.ENOSPC
-        remedy = "make room or build fewer markets" if full else "build it again"
+        remedy = REMEDIES.get(
+            failure.errno, "name a folder that can be made" if "written" in what else "build it again"
+        )
         raise TapeError(f"tape {str(path)!r}: {what}{failure.strerror or failure}; {remedy}") from None

@@ -6,12 +6,12 @@ from typing import Any
 import msgspec
 import numpy as np
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from exec.lab.defects import DEFECTS as SOURCE_DEFECTS
 from exec.lab.grid import DEFECTS as GRID_DEFECTS
 from exec.lab.parquet import DEFECTS as PARQUET_DEFECTS
+from exec.lab.wide import Wide
 from exec.paper.recording import DEFECTS as RECORDING_DEFECTS
 from mmjax.sim.tape import Tape
 
@@ -121,8 +121,7 @@ def render(found: Overview, name: str) -> RenderableType:
     head.append(f"{found.start}, {_span(found.seconds)} in {found.intervals:,} steps of {found.grid_ms:g} ms, ", "")
     head.append(f"{found.depth} levels, {found.size_mb:,.0f} MB\n", "")
     head.append(f"of {'; '.join(found.sources)}\ndata {found.data_hash}", "dim")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    titles = (
+    heads = (
         "market",
         "covered",
         "holes",
@@ -134,11 +133,7 @@ def render(found: Overview, name: str) -> RenderableType:
         "prints",
         "crosses",
     )
-    for number, title in enumerate(titles):
-        table.add_column(title, justify="right" if number else "left", no_wrap=True)
-    for one in found.markets:
-        table.add_row(*_cells(one))
-    return Group(head, table, *_notes(found))
+    return Group(head, Wide(heads, [_cells(one) for one in found.markets]), *_notes(found))
 
 
 def _cells(one: MarketRow) -> list[Any]:

@@ -7,7 +7,9 @@ Processes are spawned, so nothing is inherited but what is sent.  Ctrl-C is the 
 
 import contextlib
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -97,6 +99,7 @@ def spread(work: Work, jobs: Sequence[Any], workers: int) -> Iterator[tuple[int,
 def _serve(pipe: Connection, work: Work) -> None:
     """A process's life: job in, outcome out, until the other end is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other end decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:
             job = pipe.recv()
@@ -109,6 +112,14 @@ def _serve(pipe: Connection, work: Work) -> None:
         except ExceptionGroup as group:
             outcome = Lost("; ".join(str(failure) for failure in group.exceptions))
         pipe.send(outcome)
+
+
+def _end_with_parent() -> None:
+    """A process whose parent was killed would work for nobody."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def _death(exitcode: int | None) -> str:

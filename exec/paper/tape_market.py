@@ -7,7 +7,8 @@ the book, and the part of a crossing quote that traded does not come back with t
 
 A trade is executed at its recorded price.  It proves that nothing better was left by then, whatever the last quote
 showed, so that is pulled first; an order of an account that stands better is hit.  What finds too little at its price
-met size that no quote has shown, and is printed all the same.
+met size that no quote has shown, and is printed all the same.  Trades of one time, side and price are the parts of one
+taker by the makers that he met there: they are executed as one, so that an order of an account is filled once by him.
 
 Recordings of the same stamp keep their distance in time.  Every stamp starts with the run, at the first moment when
 all of its recordings are live; where a recording has a hole, its market stands still.  Nothing is known beyond the last
@@ -80,6 +81,7 @@ class TapeMarket:
         self.volumes = [TapeVolume() for _ in recordings]
         self._replays = [_Replay(asset, recording.bbo, recording.book) for asset, recording in enumerate(recordings)]
         self._trades = [recording.trades for recording in recordings]
+        self._taken_lots = [_taken_lots(recording.trades) for recording in recordings]
         self._start_ns = start_ns
         self.starts_ns = _starts_ns(recordings)  # recorded time that is the run's start, by stamp
         self._merge(recordings)
@@ -121,7 +123,9 @@ class TapeMarket:
 
     def _trade(self, exchange: Exchange, asset: int, row: int) -> None:
         trades = self._trades[asset]
-        side, px, lots = int(trades.side[row]), int(trades.px[row]), int(trades.lots[row])
+        side, px, lots = int(trades.side[row]), int(trades.px[row]), int(self._taken_lots[asset][row])
+        if not lots:
+            return
         replay, volume = self._replays[asset], self.volumes[asset]
         replay.trades(exchange, 1 - side, px)
         filled_lots = exchange.background_take(asset, side, lots, px, HOUSE_NOISE)
@@ -193,6 +197,17 @@ def _starts_ns(recordings: list[Recording]) -> dict[str, int]:
         else:
             starts[stamp] = min(recording.live_ns for recording in group)
     return starts
+
+
+def _taken_lots(trades: Prints | None) -> np.ndarray:
+    """Lots of each taker at each price [n], with the first of the rows that tell of him there; 0 with the others."""
+    if trades is None or not len(trades.ts_ns):
+        return np.zeros(0, np.int64)
+    begins = np.ones(len(trades.ts_ns), bool)
+    begins[1:] = (np.diff(trades.ts_ns) != 0) | (np.diff(trades.side) != 0) | (np.diff(trades.px) != 0)
+    taken = np.zeros(len(begins), np.int64)
+    taken[begins] = np.add.reduceat(trades.lots.astype(np.int64), np.flatnonzero(begins))
+    return taken
 
 
 def _reaches(best_px: int, side: int, px: int) -> bool:

@@ -153,7 +153,7 @@ class Sweep:
         self.tape, self.sizes, self.friction, self.accounts = tape, sizes, friction, accounts
         self.devices = list(devices or jax.local_devices())
         alone = accounts is Accounts.OWN
-        self._parts = [tape.only((coin,)) for coin in tape.coins] if alone and len(tape.coins) > 1 else [tape]
+        self._parts = [_alone(tape, row) for row in range(len(tape.coins))] if alone else [tape]
         self._market = jax.tree.map(np.asarray, market)
         self.window_steps = round(sizes.window_s * 1e9 / tape.grid_ns)
         self.windows = len(tape) // self.window_steps
@@ -245,3 +245,9 @@ class Sweep:
 def _first(tally: Tally, configs: int) -> Tally:
     """What is behind them repeats the last one, to fill the block."""
     return jax.tree.map(lambda leaf: leaf[..., :configs], tally)
+
+
+def _alone(tape: Tape, row: int) -> Tape:
+    """A tape of one of its markets, views: a long one stays on disk, where `Tape.only` would copy all of it."""
+    mine = slice(row, row + 1)
+    return dataclasses.replace(tape, facts=tape.facts[mine], floats=tape.floats[:, :, mine], ints=tape.ints[:, :, mine])

@@ -148,7 +148,9 @@ class Exchange:
         obs = each_market(self._see)(row, walk.money.mid2_px, known.money.position_lots, known.room_usd, filled, shown)
         memory, quotes = self.policy.decide(self.lift, params, market, walk.policy, obs, known.account)
         sent, purse = each_account(self._choose)(known.purse, quotes, orders)
-        orders, untold, marks = each_market(self._send)(orders, quotes, sent, obs, filled, shown, own_terms, row)
+        orders, untold, marks = each_market(self._send)(
+            orders, quotes, sent, obs, filled, shown, own_terms, row, known.money.mid2_px
+        )
         marks = dataclasses.replace(marks, drawdown_usd=over_own_markets(known.fallen_usd, markets))
         after = Walk(
             policy=memory,
@@ -277,9 +279,12 @@ class Exchange:
         shown: "_Shown",
         terms: Terms,
         row: Interval,
+        mid2_px: jax.Array,
     ) -> tuple[resting.Resting, resting.Ended, Marks]:
-        """Of one market: changes leave; what is not yet known of them; and what the interval adds to its window."""
-        mid2_px = obs.best_px[0] + obs.best_px[1]
+        """Of one market: changes leave; what is not yet known of them; and what the interval adds to its window.
+
+        mid2_px: twice the newest mid that was known, which in a hole of the tape is that from before it.
+        """
         order_steps = jnp.int32(1) if self.at_once else terms.order_steps
         after = resting.send(orders, quotes, sent, mid2_px, order_steps, terms.answer_steps)
         untold = resting.nothing_ended()
