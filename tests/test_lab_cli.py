@@ -276,6 +276,13 @@ def test_a_report_that_cannot_be_written_is_refused_in_words(monkeypatch, tmp_pa
         report.write(None, tmp_path / "nowhere" / "report.html")
 
 
+def test_a_difference_from_nothing_is_not_told_as_none():
+    found = _calibration(False)
+    found["exact"]["fills_diff_frac"] = None
+    shown = " ".join("".join(_shown(part, 80) for part in render(found)).split())
+    assert "incomparable (the exact tier has none) fills and +8.8% volume" in shown and "+0.0%" not in shown
+
+
 @pytest.mark.parametrize("workers_asked", ["-1", "1000000"])
 def test_absurd_numbers_of_workers_are_refused(tmp_path, workers_asked):
     result = CliRunner().invoke(cli.app, ["backtest", str(tmp_path), "--workers", workers_asked])

@@ -49,8 +49,8 @@ class Confirmed:
         return Exact(
             pnl_usd_per_h=float(self.exact_usd[row] * HOUR_S / self.seconds),
             fast_pnl_usd_per_h=float(self.fast_usd[row] * HOUR_S / self.seconds),
-            fills_diff_frac=0.0 if fills is None else fills,
-            volume_diff_frac=0.0 if volume is None else volume,
+            fills_diff_frac=fills,
+            volume_diff_frac=volume,
             agrees=agrees,
         )
 

@@ -21,12 +21,15 @@ from mmjax.errors import ConfigError
 
 @dataclasses.dataclass(frozen=True)
 class Exact:
-    """What the exact tier says of it: P&L, and by how much the fast tier differed, relative; agrees: within bounds."""
+    """What the exact tier says of it: P&L, and by how much the fast tier differed, relative; agrees: within bounds.
+
+    A difference is None where the exact tier has nothing to compare with.
+    """
 
     pnl_usd_per_h: float
     fast_pnl_usd_per_h: float
-    fills_diff_frac: float
-    volume_diff_frac: float
+    fills_diff_frac: float | None
+    volume_diff_frac: float | None
     agrees: bool
 
 
@@ -93,7 +96,7 @@ def text(tables: str, origin: Provenance) -> str:
         lines += [
             f"exact_{field.name} = {_toml(getattr(exact, field.name))}"
             for field in dataclasses.fields(exact)
-            if field.name != "agrees"
+            if field.name != "agrees" and getattr(exact, field.name) is not None
         ]
     return "\n".join([_comment(origin), *lines, "", tables.strip(), ""])
 

@@ -124,10 +124,14 @@ def _beliefs(found: dict[str, Any]) -> Text:
     return text
 
 
+def _differs(frac: float | None) -> str:
+    return "incomparable (the exact tier has none)" if frac is None else f"{frac:+.1%}"
+
+
 def _exact(exact: dict[str, Any]) -> str:
     return (
         f"event by event: {exact['pnl_usd_per_h']:+,.2f} $/h where the fast one makes "
         f"{exact['fast_pnl_usd_per_h']:+,.2f} under the same conditions; fast against exact "
-        f"{exact['fills_diff_frac']:+.1%} fills and {exact['volume_diff_frac']:+.1%} volume: they "
+        f"{_differs(exact['fills_diff_frac'])} fills and {_differs(exact['volume_diff_frac'])} volume: they "
         f"{'agree' if exact['agrees'] else 'do not agree'}."
     )
