@@ -37,7 +37,7 @@ class Effort:
 
     configs: int = 512
     single: bool = False
-    folds: int = 3
+    folds: int = 2
     purge_s: float = 60.0
     train_frac: float = 0.5
     climbs: int = 0

@@ -69,7 +69,7 @@ def sweep(study: Study, count: int, progress: Progress = lambda configs, steps: 
 
 
 def concluded(
-    study: Study, unit: np.ndarray, rolled: Rolled, folds: int = 3, purge_s: float = 60.0, train_frac: float = 0.5
+    study: Study, unit: np.ndarray, rolled: Rolled, folds: int = 2, purge_s: float = 60.0, train_frac: float = 0.5
 ) -> Swept:
     """What follows from configurations that have passed over the whole tape."""
     windows, warm = study.sweep.windows, study.warmup_windows
