@@ -140,9 +140,9 @@ def test_parameters_go_from_general_to_particular(specs, tmp_path):
     text = "[params.spread]\nfloor_bps = 2.5\n[market.ETH.spread]\nfloor_bps = 4.0\n"
     both = settings(written(tmp_path, text), markets="BTC,ETH")
     chosen = choose(specs, both, 10_000.0, FEE_BPS)
-    params = build._params(dims_of(2), chosen, both)
+    params = build.params_of(dims_of(2), chosen, both)
     assert params.spread.floor_bps[:2].tolist() == [2.5, 4.0]
-    plain = build._params(dims_of(2), chosen, settings(markets="BTC,ETH"))
+    plain = build.params_of(dims_of(2), chosen, settings(markets="BTC,ETH"))
     assert plain.spread.floor_bps[0] == np.float32(chosen[0].derived.floor_bps)
     volume_usd = [item.spec.day_volume_usd for item in chosen]
     expected = [min(max(volume / 86_400 / 20_000 / 2, 0.02), 2.0) for volume in volume_usd]
@@ -153,7 +153,7 @@ def test_hip3_markets_get_their_profile(specs):
     hip3 = dataclasses.replace(next(spec for spec in specs if spec.coin == "BTC"), is_hip3=True)
     others = [spec for spec in specs if spec.coin != "BTC"]
     chosen = choose([hip3, *others], settings(markets="BTC,ETH"), 10_000.0, FEE_BPS)
-    params = build._params(dims_of(2), chosen, settings())
+    params = build.params_of(dims_of(2), chosen, settings())
     assert [item.profile.value for item in chosen] == ["hip3", settings().run.profile]
     assert params.arrival.robust_weight[0] == np.float32(0.6) != params.arrival.robust_weight[1]
 
