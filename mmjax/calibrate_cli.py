@@ -79,7 +79,7 @@ def sweep(
     sweeping.check(configs)
     asked = {key: value for key, value in locals().items() if key in Asked.__dataclass_fields__}
     study, planned_mb = opened("sweep", Asked(**asked), {"configs": configs})
-    with kept(study), shown(configs, len(study.rig.coins), as_json) as progress:
+    with kept(study), shown(configs, as_json) as progress:
         swept = sweeping.sweep(study, configs, progress)
     study.leave()
     document = progress.figures(planned_mb) | told_sweep(study, swept)
@@ -132,7 +132,7 @@ def calibrate(
     study, planned_mb = opened(
         "calibration", asked, dataclasses.asdict(effort), lambda study: calibrating.plan(study, effort)
     )
-    with kept(study), shown(0, len(study.rig.coins), as_json) as progress:
+    with kept(study), shown(0, as_json) as progress:
         found = calibrating.calibrate(study, effort, progress)
     study.leave()
     if not study.leads:
@@ -163,7 +163,7 @@ def report(
     kind, asked, about = _noted(_folder(name))
     moved = {"tape": tape or asked.tape, "devices": devices or asked.devices}
     study, _ = opened(kind, dataclasses.replace(asked, **moved), about)
-    with kept(study), shown(0, len(study.rig.coins), as_json) as progress:
+    with kept(study), shown(0, as_json) as progress:
         if kind == "sweep":
             found = examine.of_sweep(study, sweeping.sweep(study, about["configs"], progress))
         else:
@@ -377,15 +377,14 @@ def kept(study: Any) -> Iterator[None]:
 class Shown:
     """A bar with rate and remaining time on a terminal; counts what was computed either way."""
 
-    def __init__(self, bar: Any, markets: int):
-        self._bar, self._markets = bar, markets
+    def __init__(self, bar: Any):
+        self._bar = bar
         self._began = time.perf_counter()
-        self.configs = self.market_steps = self.from_disk = 0
+        self.market_steps = self.from_disk = 0
         self.first_s = 0.0
 
     def __call__(self, configs: int, market_steps: int) -> None:
         """A block is finished."""
-        self.configs += configs
         self.from_disk += configs if not market_steps else 0
         self.market_steps += market_steps
         self.first_s = self.first_s or self._elapsed_s
@@ -416,9 +415,7 @@ class Shown:
 
 
 @contextlib.contextmanager
-def shown(
-    configs: int, markets: int, as_json: bool, begins: str = "compiling, half a minute or more"
-) -> Iterator[Shown]:
+def shown(configs: int, as_json: bool, begins: str = "compiling, half a minute or more") -> Iterator[Shown]:
     """Progress on stderr where a person looks; begins: what is said until the first block is finished."""
     from rich.console import Console
     from rich.progress import (
@@ -431,14 +428,14 @@ def shown(
     )
 
     if as_json or not sys.stderr.isatty():
-        yield Shown(None, markets)
+        yield Shown(None)
         return
     columns = (
         BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), TimeRemainingColumn()
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), transient=True, speed_estimate_period=600) as bar:
         bar.add_task(begins, total=configs or None)
-        yield Shown(bar, markets)
+        yield Shown(bar)
 
 
 # --- what is told
@@ -539,7 +536,7 @@ def _confirmed(study: Any, asked: Asked, found: Any, recordings: list[Path], top
     folders = {"programs": cli.CACHE / "programs", "cache": cli.CACHE / "xla"}
     tape = recordings[0] if len(recordings) == 1 else tuple(recordings)
     terms = Terms(tape, 0.0, study.window_s, **folders)
-    with shown(len(rows), len(study.rig.coins), as_json, "exact tier, event by event") as progress:
+    with shown(len(rows), as_json, "exact tier, event by event") as progress:
         confirmed = confirm.confirm(settings, terms, progress=lambda count: progress(count, 0))
     names = tuple(found.found_by[row] for row in rows)
     fast_exact = writing.fast_exact(confirmed.comparison, names, confirmed.exact_usd, confirmed.fast_usd)

@@ -13,6 +13,11 @@ def increasing(position: jax.Array) -> jax.Array:
     return ~(jnp.sign(position) * SIGN < 0)
 
 
+def outward(px: jax.Array) -> jax.Array:
+    """Prices [S, ...] int32 so that further from the touch is larger on both sides."""
+    return px * -SIGN.astype(np.int32).reshape(2, *(1,) * (px.ndim - 1))
+
+
 def flip(per_side: jax.Array) -> jax.Array:
     """The mirror of a per-side array [S, ...]: bid and ask exchanged."""
     return per_side[::-1]

@@ -1,4 +1,4 @@
-"""The step: every market at once.  The only batching and the only jit.
+"""The step: every market at once.  The only batching and the only jit of it; rollouts batch `account_step` further.
 
     step           records in, records out; what replay and tests call
     CompiledStep   the same, compiled ahead of time, with packed arrays at its boundary; what runs live

@@ -37,6 +37,20 @@ def of_spec(spec: MarketSpec) -> Facts:
     )
 
 
+def spec_of(row: int, fact: Facts) -> MarketSpec:
+    """A market of a tape as the venue lists it."""
+    return MarketSpec(
+        fact.coin,
+        row,
+        fact.sz_decimals,
+        fact.max_leverage,
+        fact.tiers,
+        fact.only_isolated,
+        mark_px=fact.mark_px,
+        day_volume_usd=fact.day_volume_usd,
+    )
+
+
 @dataclass(slots=True)
 class Glance:
     """What a look at the beginning of a recording tells of one market.

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from exec.lab.defects import NO_MARKET
+from exec.lab.facts import spec_of
 from exec.lab.source import Source
 from feeds import events
 from feeds.tape import Tape as Feed
-from feeds.universe import MarketSpec
 from mmjax.errors import ConfigError, TapeError
 from mmjax.record import Layout
 from mmjax.schema import Obs
@@ -212,7 +212,7 @@ class Build:
         self._depth, self._prints = depth, prints
         self._is_whole = coins is None
         self.facts = _chosen(source, coins)
-        specs = [_spec(row, fact) for row, fact in enumerate(self.facts)]
+        specs = [spec_of(row, fact) for row, fact in enumerate(self.facts)]
         self._feed = Feed(specs, len(specs), LEVELS, BINS)
         self._feed.set_connected(True)
         self._collector = Collector(self._feed, depth, prints)
@@ -386,19 +386,6 @@ def _chosen(source: Source, coins: Sequence[str] | None) -> tuple[Facts, ...]:
         if coin not in facts:
             raise TapeError(f"market {coin!r} is not in {source.name}; it has {', '.join(facts)}")
     return tuple(facts[coin] for coin in coins)
-
-
-def _spec(row: int, fact: Facts) -> MarketSpec:
-    return MarketSpec(
-        fact.coin,
-        row,
-        fact.sz_decimals,
-        fact.max_leverage,
-        fact.tiers,
-        fact.only_isolated,
-        mark_px=fact.mark_px,
-        day_volume_usd=fact.day_volume_usd,
-    )
 
 
 def _coin(event: Any) -> str:

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 from exec.build import Chosen, choose, market_of, params_of
-from feeds.universe import MarketSpec
+from exec.lab.facts import spec_of
 from mmjax.config import Settings
 from mmjax.errors import ConfigError
 from mmjax.model import Params
 from mmjax.schema import Dims, Market
-from mmjax.sim.tape import Facts, Tape
+from mmjax.sim.tape import Tape
 
 MAKER_FEE_BPS = 1.5  # base tier of the venue
 
@@ -39,20 +39,6 @@ def rig(tape: Tape, settings: Settings, levels: int, maker_fee_bps: float = MAKE
     ordered = _in_order(chosen, kept.coins)
     dims = Dims(markets=len(ordered), levels=levels)
     return Rig(kept, settings, params_of(dims, ordered, settings), market_of(dims, ordered, maker_fee_bps))
-
-
-def spec_of(row: int, fact: Facts) -> MarketSpec:
-    """A market of a tape as the venue lists it."""
-    return MarketSpec(
-        fact.coin,
-        row,
-        fact.sz_decimals,
-        fact.max_leverage,
-        fact.tiers,
-        fact.only_isolated,
-        mark_px=fact.mark_px,
-        day_volume_usd=fact.day_volume_usd,
-    )
 
 
 def _in_order(chosen: list[Chosen], coins: tuple[str, ...]) -> list[Chosen]:

@@ -168,10 +168,6 @@ class Sweep:
         """What is left at the end of the tape, less than a window."""
         return (len(self.tape) - self.windows * self.window_steps) * self.tape.grid_ns * 1e-9
 
-    def memory_bytes(self) -> int:
-        """What the compiled programs need, a window of the tape with it, over all devices; 0 before the first `run`."""
-        return max((program.memory_bytes() for program in self.programs.values()), default=0)
-
     @property
     def trace_count(self) -> int:
         """How often programs were traced: once for each of the two sizes, when it is first needed."""

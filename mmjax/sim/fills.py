@@ -34,7 +34,7 @@ import numpy as np
 
 from mmjax import grid
 from mmjax.record import record
-from mmjax.sides import SIGN
+from mmjax.sides import outward
 from mmjax.sim.resting import Resting, lots_at
 from mmjax.sim.tape import Interval
 
@@ -59,12 +59,12 @@ class Filled:
 
 def trade(r: Resting, o: Interval, queue_power: jax.Array, whole: bool = False) -> tuple[Resting, Filled]:
     """An interval of one market passes over its orders at rest; `whole` is static."""
-    out = _outward(r.px)
+    out = outward(r.px)
     printed = (o.print_lots > 0)[:, None, :]
-    print_out, print_lots = _outward(o.print_px)[:, None, :], o.print_lots[:, None, :]
+    print_out, print_lots = outward(o.print_px)[:, None, :], o.print_lots[:, None, :]
     at_lots = jnp.sum(jnp.where(printed & (print_out == out[..., None]), print_lots, 0), axis=-1)
     beyond_lots = jnp.sum(jnp.where(printed & (print_out > out[..., None]), print_lots, 0), axis=-1)
-    crosses = (o.cross_lots > 0)[:, None] & (_outward(o.cross_px[:, None]) >= out)
+    crosses = (o.cross_lots > 0)[:, None] & (outward(o.cross_px[:, None]) >= out)
     cross_lots = jnp.where(crosses, o.cross_lots[:, None], 0)
 
     ahead = jnp.ceil(r.ahead_lots).astype(jnp.int32)
@@ -171,11 +171,6 @@ def _behind_prob(ahead: jax.Array, back: jax.Array, power: jax.Array) -> jax.Arr
     ratio = ahead / jnp.maximum(back, 1e-3)
     odds = jnp.where(ratio > 0, jnp.exp(power * jnp.log(jnp.maximum(ratio, 1e-12))), 0.0)
     return 1.0 / (1.0 + odds)
-
-
-def _outward(px: jax.Array) -> jax.Array:
-    """Prices [S, ...] so that further from the touch is larger on both sides."""
-    return px * -SIGN.astype(np.int32).reshape(2, *(1,) * (px.ndim - 1))
 
 
 def _count(where: jax.Array) -> jax.Array:

@@ -26,7 +26,7 @@ import numpy as np
 from mmjax import grid
 from mmjax.record import record
 from mmjax.schema import TOP_LEVELS, Quotes
-from mmjax.sides import SIGN
+from mmjax.sides import outward
 from mmjax.slots import Action
 
 UNKNOWN = -1.0  # size shown at a price that the book does not reach
@@ -113,7 +113,7 @@ def arrive(
         arrives & (r.asked == Action.MODIFY.value),
     )
     opposite_px = best_px[::-1, None]
-    takes = ((opposite_px > 0) & (_outward(r.asked_px) <= _outward(opposite_px))) | ~jnp.asarray(admitted)
+    takes = ((opposite_px > 0) & (outward(r.asked_px) <= outward(opposite_px))) | ~jnp.asarray(admitted)
     enters = (places | (modifies & is_rest)) & (r.asked_lots > 0)
     rests_anew = enters & ~takes
     gone = (arrives & (r.asked == Action.CANCEL.value)) | (enters & takes) | (modifies & (r.asked_lots <= 0))
@@ -185,8 +185,8 @@ def queue_rank(r: Resting) -> jax.Array:
 
 def _is_sent(px: jax.Array, lots: jax.Array, book_px: jax.Array, book_lots: jax.Array) -> jax.Array:
     """1 where an own order [S, L] is among the best `TOP_LEVELS` prices of the book [S, D] and of our own."""
-    out, near_px, near_lots = _outward(px), book_px[:, :TOP_LEVELS], book_lots[:, :TOP_LEVELS]
-    others = (near_lots > 0)[:, None, :] & (_outward(near_px)[:, None, :] < out[..., None])
+    out, near_px, near_lots = outward(px), book_px[:, :TOP_LEVELS], book_lots[:, :TOP_LEVELS]
+    others = (near_lots > 0)[:, None, :] & (outward(near_px)[:, None, :] < out[..., None])
     own = (lots > 0)[:, None, :] & (out[:, None, :] < out[..., None])
     nearer = jnp.sum(others.astype(jnp.int32), axis=-1) + jnp.sum(own.astype(jnp.int32), axis=-1)
     return (nearer < TOP_LEVELS).astype(jnp.int32)
@@ -196,13 +196,8 @@ def lots_at(book_px: jax.Array, book_lots: jax.Array, px: jax.Array) -> jax.Arra
     """Size shown at prices [S, L], float32; `UNKNOWN` beyond the last level [S, D], or without a book."""
     there = book_px[:, None, :] == px[:, :, None]
     shown = jnp.sum(jnp.where(there, book_lots[:, None, :], 0), axis=-1).astype(jnp.float32)
-    last = jnp.max(jnp.where(book_lots > 0, _outward(book_px), -(2**30)), axis=-1, keepdims=True)
-    return jnp.where(_outward(px) <= last, shown, UNKNOWN)
-
-
-def _outward(px: jax.Array) -> jax.Array:
-    """Prices [S, ...] so that further from the touch is larger on both sides."""
-    return px * -SIGN.astype(np.int32).reshape(2, *(1,) * (px.ndim - 1))
+    last = jnp.max(jnp.where(book_lots > 0, outward(book_px), -(2**30)), axis=-1, keepdims=True)
+    return jnp.where(outward(px) <= last, shown, UNKNOWN)
 
 
 def _count(where: jax.Array) -> jax.Array:

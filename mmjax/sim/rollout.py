@@ -33,7 +33,7 @@ from mmjax.sim import account as money
 from mmjax.sim import fills, requests, resting
 from mmjax.sim.lift import Alone, Lift, Together
 from mmjax.sim.policy import Policy
-from mmjax.sim.tally import Tally
+from mmjax.sim.tally import PARTS, Tally
 from mmjax.sim.tape import SEEN, Interval, Tape
 from mmjax.slots import Action
 from mmjax.step import over_own_markets
@@ -449,13 +449,6 @@ class Rollout:
             self._run = self._compiled(self._pass_window, (*self._facts, walk), shared, donate=(3,))
         return self._run(*self._facts, walk, *shared)
 
-    def memory_bytes(self) -> int:
-        """What the compiled program needs, over all devices; 0 before the first `run`."""
-        if self._run is None:
-            return 0
-        found = self._run.memory_analysis()
-        return int(found.argument_size_in_bytes + found.temp_size_in_bytes + found.output_size_in_bytes)
-
     # --- what is compiled
 
     def _begin(self, params: Any, market: Market, terms: Terms) -> Walk:
@@ -542,10 +535,9 @@ def _added(sums: Marks, marks: Marks) -> Marks:
 def _tally(before: money.Money, after: Walk, sums: Marks) -> Tally:
     """A window's results from the money at its start and end."""
     now = after.money
-    parts = ("spread_usd", "adverse_usd", "inventory_usd", "fee_usd", "funding_usd")
     shape = sums.fill_count.shape
     return Tally(
-        **{name: money.since(getattr(now, name), getattr(before, name)) for name in parts},
+        **{name: money.since(getattr(now, name), getattr(before, name)) for name in PARTS},
         **{name: getattr(sums, name) for name in Marks.__dataclass_fields__},
         equity_usd=jnp.broadcast_to(after.standing.value_usd, shape),
         liquidated_count=jnp.broadcast_to((now.liquidated_count - before.liquidated_count).astype(jnp.float32), shape),
