@@ -8,22 +8,21 @@ It asks and is told: `ask` gives a batch of points of the unit cube and the wind
 their scores.  Whoever evaluates may do so in any order, on any number of devices; `run` is the plain loop.
 
 Scores are [n, M], larger is better in every objective, and the first one leads.  A row with anything that is not finite
-counts as worst, and is counted.  All of a batch see the same windows and the same noise seed, and so do all batches:
+counts as worst, and is counted.  All of a batch see the same windows, and nothing in a rollout is random:
 differences between configurations are theirs alone (common random numbers).
 
 The cost of a batch is configurations times windows, warm-up counted in.  The short spans are the last windows: what the
 market does now is nearer to what it will do next.
 
-A search is a function of its plan, its known points and the scores it was told.  So its whole memory is `history`,
-plain numbers; `resumed` tells a fresh search the same again.  Halving: Jamieson and Talwalkar 2016.  CMA-ES: Hansen
+A search is a function of its plan, its known points and the scores it was told: whoever keeps those, as a study does
+in its blocks, goes on by telling a fresh search the same again.  Halving: Jamieson and Talwalkar 2016.  CMA-ES: Hansen
 2016.
 """
 
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from cmaes import CMA
@@ -116,7 +115,7 @@ class Plan:
 @dataclasses.dataclass(frozen=True)
 class Batch:
     """Points [n, D] of the unit cube to be rolled over windows first_window .. end_window - 1, the first
-    `warmup_windows` of them unscored.  noise_seed: of all that is random in a rollout, the same for every batch."""
+    `warmup_windows` of them unscored."""
 
     number: int
     stage: str
@@ -124,7 +123,6 @@ class Batch:
     first_window: int
     end_window: int
     warmup_windows: int
-    noise_seed: int
 
     @property
     def config_windows(self) -> int:
@@ -134,7 +132,7 @@ class Batch:
     @property
     def digest(self) -> str:
         """Short name of what is asked."""
-        spans = f"{self.stage} {self.first_window} {self.end_window} {self.warmup_windows} {self.noise_seed}"
+        spans = f"{self.stage} {self.first_window} {self.end_window} {self.warmup_windows}"
         return hashlib.blake2b(spans.encode() + np.ascontiguousarray(self.unit).tobytes(), digest_size=8).hexdigest()
 
 
@@ -217,16 +215,6 @@ class Search:
         """Different configurations scored so far, on however short a span: the chances that luck had."""
         return sum(len(batch.unit) for batch, _ in self._told if batch.stage != HALVING)
 
-    def history(self) -> list[dict[str, Any]]:
-        """All it was told, as plain data: digest of each batch and its scores, None for what is not finite."""
-        return [
-            {
-                "batch": batch.digest,
-                "scores": [[x if math.isfinite(x) else None for x in row] for row in scores.tolist()],
-            }
-            for batch, scores in self._told
-        ]
-
     # --- the stages, as one generator: `tell` has put the scores into `_told` when it goes on
 
     def _plan_batches(self, start_count: int) -> Iterator[Batch]:
@@ -271,23 +259,7 @@ class Search:
             first_window=plan.end_window - span,
             end_window=plan.end_window,
             warmup_windows=plan.warmup_windows,
-            noise_seed=_seed(plan.seed, "noise"),
         )
-
-
-def resumed(plan: Plan, history: Sequence[dict[str, Any]], known: np.ndarray | None = None) -> Search:
-    """A search that was told `history` before.  Raises ConfigError when it would have asked for something else."""
-    search = Search(plan, known)
-    for number, entry in enumerate(history):
-        batch = search.ask()
-        if batch is None or batch.digest != entry["batch"]:
-            raise ConfigError(
-                f"batch {number} of the search that is to be resumed is not what this one asks for: its plan, its "
-                "space or the version of a library differs; begin a new one under another name"
-            )
-        scores = [[math.nan if x is None else x for x in row] for row in entry["scores"]]
-        search.tell(np.array(scores, np.float64))
-    return search
 
 
 def run(search: Search, evaluate: Callable[[Batch], np.ndarray]) -> Tried:
