@@ -12,6 +12,7 @@ from exec.paper.listing import known_listing
 from exec.paper.tape_market import TapeMarket
 from feeds import events
 from mmjax.errors import ConfigError, TapeError
+from mmjax.sim.tape import Facts
 
 BLOCK_NS = 100_000_000
 
@@ -149,3 +150,12 @@ def test_what_was_not_used_is_counted_and_said(shared):
     source = Parquet(shared / "data/hl_l2")
     assert source.defects["BTC"]["recordings_ignored"] == 1 and "blocks" in source.unused[0]
     assert {fact.coin for fact in source.facts} == {"BTC", "ETH", "SOL", "WLFI"}
+
+
+def test_a_markets_facts_are_its_listing_and_back():
+    """What a sweep is told of a market is what its tape says, field by field."""
+    from exec.lab.facts import of_spec, spec_of
+
+    fact = Facts("ABC", 3, 17, ((0, 17), (250_000, 8)), True, 1.25e6, 4321)
+    spec = spec_of(7, fact)
+    assert of_spec(spec) == fact and spec.asset == 7 and not spec.is_delisted and not spec.fault
