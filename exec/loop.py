@@ -128,6 +128,7 @@ class Loop:
         self.lead = LeadPrices(lead_symbols if wiring.lead is not None else ())
         self.tape = Tape(specs, rows, levels, step.dims.bins, self.lead)
         self.orders = OrderTable(rows, levels, run_prefix(seed))
+        self.tape.only_ours = self.orders.only_ours
         self.ledger = Ledger(rows)
         whole_ladder = len(specs) * 2 * levels  # may be placed at once; after that the pace holds
         self.budget = Budget(clock.now_ns(), Pace(burst_count=max(Pace.burst_count, whole_ladder)))

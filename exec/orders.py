@@ -526,6 +526,25 @@ class OrderTable:
                 ask = min(ask, px if other is None else min(px, other.px))
         return bid, ask
 
+    def only_ours(self, row: int, side: int, px: int, shown_lots: int) -> bool:
+        """Whether nobody but us is at a price of the book.
+
+        Then no more is shown than rests there undisturbed (less, when news of a fill is still on its way), or exactly
+        what rests there together with what is being placed, moved there or taken away.
+        """
+        undisturbed = together = 0
+        for order in self._live[row].values():
+            if order.side != side:
+                continue
+            leg, other = order.leg, order.next_leg
+            if leg.px == px:
+                left = leg.lots - leg.filled_lots
+                together += left
+                undisturbed += left if order.state is OPEN else 0
+            if other is not None and other.px == px:
+                together += other.lots
+        return 0 < shown_lots <= undisturbed or 0 < shown_lots == together
+
     def unresolved(self, now_ns: int, most: int = ALL_QUERIES) -> list[Query]:
         """At most so many questions to ask now, orders that may live first, each with growing pauses until settled."""
         queries: list[Query] = []

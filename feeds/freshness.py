@@ -44,8 +44,9 @@ class Link:
 class Evidence:
     """What speaks for and against the prices of one market; plain integers, 0 where unknown.
 
-    mid2_px: bid + ask, while both are there.  book_ms: venue time of the newest statement, recv_ns its receipt.
-    ctx_mid20_px: twenty times the venue's own mid, which may end on half a unit.  gap_s: learned between statements.
+    bid_px, ask_px: best as shown, our own included.  mid2_px: bid + ask of others, while both are shown.
+    book_ms: venue time of the newest statement, recv_ns its receipt.  ctx_mid20_px: twenty times the venue's own mid,
+    which may end on half a unit.  gap_s: learned between statements.
     faults: "book" or "ctx" to what was wrong with the newest frame of that kind.  holds: subject to why our own side
     does not want this market quoted.  lost: nothing was heard since the connection was made anew.
     """
@@ -116,10 +117,10 @@ def _why_stale(market: Evidence, link: Link, now_ns: int) -> str:
 
 def _why_doubtful(market: Evidence) -> str:
     """Prices that other channels contradict."""
-    mid2_px = market.mid2_px
-    if market.oracle_px and abs(mid2_px - 2 * market.oracle_px) > ABSURD_FRAC * 2 * market.oracle_px:
+    if market.oracle_px and abs(market.mid2_px - 2 * market.oracle_px) > ABSURD_FRAC * 2 * market.oracle_px:
         return f"mid is more than {ABSURD_FRAC:.0%} from the oracle price"
-    apart_bps = abs(market.ctx_mid20_px / (10 * mid2_px) - 1) * 1e4 if market.ctx_mid20_px else 0.0
+    shown_mid20_px = 10 * (market.bid_px + market.ask_px)  # the venue's own mid counts our orders in
+    apart_bps = abs(market.ctx_mid20_px / shown_mid20_px - 1) * 1e4 if market.ctx_mid20_px else 0.0
     if apart_bps > CONTRADICTION_BPS and market.ctx_ns - market.recv_ns > FASTEST_LIMIT_S * NS_PER_S:
         return f"best prices are more than {CONTRADICTION_BPS:.0f} bps from the venue's mid"
     return ""

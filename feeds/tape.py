@@ -11,12 +11,17 @@ not prices.  A second venue's prices are remembered by `feeds.lead` and join the
 Prints are grouped into the decisions that caused them: those of one taker, side and block are one arrival at its
 deepest price, since what is counted is how often a quote would have been reached, not how many makers were met or into
 how many orders the taker cut his size.  Where the venue names no takers every print is an arrival.
+
+The step sees the market of others.  An own order that improves the touch is looked past, down to the best price of
+somebody else: else our mid would follow our own quote, a fill there would be judged by a mid that it moved itself, and
+what is learned live would not be what a recorded market teaches.  Where nothing behind it is known it stands for the
+best.  Sizes shared with others are as shown.
 """
 
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,6 +58,8 @@ _FLOW = (
 
 _Depth = tuple[dict[int, int], int]  # price to size of one side of a book, and its deepest price
 
+OnlyOurs = Callable[[int, int, int, int], bool]  # (row, side, px, lots shown): nobody but us is at that price
+
 
 class _Row(Evidence):
     """What is known of one market; plain integers, 0 where unknown."""
@@ -65,6 +72,7 @@ class _Row(Evidence):
         "fault_ms",
         "last_trade",
         "mark_px",
+        "others",
         "prior_mid2_px",
         "reason",
         "row",
@@ -80,6 +88,7 @@ class _Row(Evidence):
         super().__init__(spec.oracle_px)
         self.row, self.spec, self.sz_decimals = row, spec, spec.sz_decimals
         self.bid_lots = self.ask_lots = 0
+        self.others = (0, 0), (0, 0)  # (px, lots) of the best bid and ask that are not ours alone
         self.prior_mid2_px = 0  # before the newest venue time
         self.step_mid2_px = 0  # at the previous snapshot, 0 if its prices were not good
         self.book: events.L2BookData | None = None
@@ -96,7 +105,7 @@ class _Row(Evidence):
 class Tape:
     """Rows of `specs`, in that order, padded to `capacity`; `levels` own slots per side, `bins` distance bins.
 
-    `lead` remembers the second venue's prices, by the same rows.
+    `lead` remembers the second venue's prices, by the same rows.  `only_ours` says which levels to look past.
     """
 
     def __init__(
@@ -116,6 +125,7 @@ class Tape:
         self.counts: Counter[str] = Counter()
         self.prints: list[tuple[int, int, int, int]] | None = None  # see `keep_prints`
         self.lead = lead if lead is not None else LeadPrices()
+        self.only_ours: OnlyOurs = lambda row, side, px, lots: False
         self._rows = [_Row(row, spec) for row, spec in enumerate(specs)]
         self._bins = bins
         layout = Layout(empty_obs(Dims(markets=capacity, levels=levels, bins=bins)))
@@ -153,7 +163,7 @@ class Tape:
         market = self._rows[row]
         bid, ask = data.bbo
         if self._state_best(market, "bbo", data.time, bid, ask, recv_ns):
-            self._write_top(market)
+            self._look_past_ours(market)
 
     def on_book(self, row: int, data: events.L2BookData, recv_ns: int) -> None:
         """Book snapshot of one market."""
@@ -168,7 +178,7 @@ class Tape:
             market.book = data
             market.depth = _readable(bids, market.sz_decimals), _readable(asks, market.sz_decimals)
             market.top_px[:] = -1, -1
-        self._write_top(market)
+        self._look_past_ours(market)
 
     def on_trades(self, trades: Sequence[events.TradeData], recv_ns: int) -> None:
         """Prints, of one market or several, oldest first."""
@@ -233,7 +243,8 @@ class Tape:
         market.ctx_mid20_px, market.ctx_ns = mid20_px, recv_ns
         obs = self._written[1]
         obs.funding_per_hour_frac[row], obs.open_interest_coin[row] = funding_per_hour, open_coin
-        if market.mid2_px and abs(mid20_px - 10 * market.mid2_px) <= 10:  # the venue may round away half a unit
+        shown_mid2_px = market.bid_px + market.ask_px if market.bid_px and market.ask_px else 0
+        if shown_mid2_px and abs(mid20_px - 10 * shown_mid2_px) <= 10:  # the venue may round away half a unit
             market.confirmed_ns = recv_ns
 
     # --- what our own side says
@@ -305,12 +316,12 @@ class Tape:
         return self._rows[row].reason
 
     def best_px(self, row: int) -> tuple[int, int]:
-        """(bid, ask), 0 where absent."""
+        """(bid, ask) as shown, 0 where absent."""
         market = self._rows[row]
         return market.bid_px, market.ask_px
 
     def best(self, row: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """(px, lots) of best bid and best ask, 0 where absent."""
+        """(px, lots) of best bid and best ask as shown, 0 where absent."""
         market = self._rows[row]
         return (market.bid_px, market.bid_lots), (market.ask_px, market.ask_lots)
 
@@ -330,7 +341,7 @@ class Tape:
         self.prints = []
 
     def mid2_px(self, row: int) -> int:
-        """Twice the mid, an integer; 0 when a side is absent."""
+        """Twice the mid of others, an integer; 0 when a side is absent."""
         return self._rows[row].mid2_px
 
     def mid2_met(self, row: int, time_ms: int) -> int:
@@ -491,8 +502,25 @@ class Tape:
             market.book_ms, market.prior_mid2_px = time_ms, market.mid2_px
         market.recv_ns, market.lost = recv_ns, False
         market.bid_px, market.bid_lots, market.ask_px, market.ask_lots = bid_px, bid_lots, ask_px, ask_lots
-        market.mid2_px = bid_px + ask_px if bid_px and ask_px else 0
         return True
+
+    def _look_past_ours(self, market: _Row) -> None:
+        """Best prices of others, and the mid between them."""
+        bid = self._best_of_others(market, BID, market.bid_px, market.bid_lots)
+        ask = self._best_of_others(market, ASK, market.ask_px, market.ask_lots)
+        market.others = bid, ask
+        market.mid2_px = bid[0] + ask[0] if bid[0] and ask[0] else 0
+        self._write_top(market)
+
+    def _best_of_others(self, market: _Row, side: int, px: int, lots: int) -> tuple[int, int]:
+        """(px, lots) of the first level that is not ours alone, as shown where no such level is known."""
+        if not self.only_ours(market.row, side, px, lots):
+            return px, lots
+        for deeper_px, deeper_lots in market.depth[side][0].items():
+            is_behind = deeper_px < px if side == BID else deeper_px > px
+            if is_behind and not self.only_ours(market.row, side, deeper_px, deeper_lots):
+                return deeper_px, deeper_lots
+        return px, lots
 
     def _reject(self, market: _Row, time_ms: int, fault: str) -> bool:
         """Drops a book frame; its market is suspect until a sane frame that is not older comes.  False, always."""
@@ -524,7 +552,7 @@ class Tape:
     def _write_top(self, market: _Row) -> None:
         """The best levels of each side: the best price, then what the newest book has beyond it."""
         cells = self._top_cells
-        for side, best_px, best_lots in (BID, market.bid_px, market.bid_lots), (ASK, market.ask_px, market.ask_lots):
+        for side, (best_px, best_lots) in zip((BID, ASK), market.others, strict=True):
             cell = (2 * market.row + side) * TOP_LEVELS
             cells[cell + self._top_usd] = best_px * best_lots / UUSD_PER_USD
             if best_px == market.top_px[side]:

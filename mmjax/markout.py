@@ -4,8 +4,8 @@ A fill of direction dir (+1 bid, -1 ask) whose reference mid was m costs, h seco
 
     AS(h) = -dir (mid(t + h) - m) / m     in bps, positive = adverse
 
-The reference is the mid from which the fill's depth is measured (its placement), so depth - AS(h) - fee is what the
-fill had earned by then; with the mid of the fill itself on both sides that is 0 by construction and says nothing.
+The reference is the mid that the fill met, before its own block moved it; depth is that of the placement.  What the
+mid moved towards an order between the two is in neither, so depth - AS(h) - fee is more than a fill has earned by then.
 
 Fills wait in a ring of K rows of int32, (twice the reference mid, clock in ms, depth in thousandths of a bps, signed
 count), one pointer per horizon.  Pointers only move forward, so a step resolves at most `RESOLVED` of the oldest rows

@@ -68,7 +68,7 @@ class Obs:
     """What one market showed since the previous step; prices are int32 `_px`, sizes `_lots`.
 
     dt_s: seconds since the previous step.  mid_return_bps: change of the mid over it.
-    best_px [S]: best bid and ask, 0 = absent.  feed_ok: 1 when the market's data are fresh and sane.
+    best_px [S]: best bid and ask of others, 0 = absent.  feed_ok: 1 when the market's data are fresh and sane.
     trade_count [S, B]: trades that would have reached a quote resting on side S, by distance from mid.
     traded_usd [S]: their notional.  top_usd, top_bps [S, 5]: size and distance from mid of the best levels, best first,
     0 usd where absent.  book_age_s, trades_age_s: age of the newest of each, NEVER_S = none.
@@ -78,7 +78,7 @@ class Obs:
     position_lots: signed.  resting_usd [S]: own resting, in flight and unknown.  exchange_room_usd [S]: unknown = 0.
     reject_count: own orders that the venue refused since the previous step.
     fill_count, fill_usd, fill_depth_bps, fill_mid2_px [S]: own fills of the step: number, notional, mean depth at
-    placement, twice the mid at placement.  rest_time_s [S]: mean life of own orders that ended in the step, 0 = none.
+    placement, twice the mid that they met.  rest_time_s [S]: mean life of own orders that ended in the step, 0 = none.
     slot_px, slot_lots, slot_busy [S, L]: own resting order per slot; busy = in flight or unknown.
     queue_rank [S, L]: 0 front to 1 back, 1 when unknown.
     """

@@ -74,6 +74,35 @@ def fill(order, oid, lots, tid=1, cloid=True, time_ms=T0 // NS_PER_MS):
     return OwnFill(order.row, order.side, order.px, lots, time_ms, oid, tid, cloid=order.cloid if cloid else None)
 
 
+# --- the book beyond our own
+
+
+def test_a_level_is_only_ours_while_no_more_is_shown_than_rests_there():
+    orders = table()
+    first, _ = place(orders, level=0, px=9_990, lots=10, reply=1)
+    place(orders, level=1, px=9_990, lots=4, reply=2)
+    place(orders, level=2, px=9_980, lots=7, reply=3)
+    assert orders.only_ours(0, 0, 9_990, 14)  # both
+    assert orders.only_ours(0, 0, 9_990, 9)  # news of a fill is still on its way
+    assert not orders.only_ours(0, 0, 9_990, 15)  # somebody else has one
+    assert not orders.only_ours(0, 0, 9_990, 0) and not orders.only_ours(0, 0, 9_970, 10)
+    assert not orders.only_ours(0, 1, 9_990, 14) and not orders.only_ours(1, 0, 9_990, 14)
+    orders.on_fill(fill(first, 1, 6), T0)
+    assert orders.only_ours(0, 0, 9_990, 8) and not orders.only_ours(0, 0, 9_990, 9)
+
+
+def test_what_is_on_its_way_counts_only_when_exactly_it_is_shown():
+    orders = table()
+    order, batch = place(orders, px=9_990, lots=10)
+    assert orders.only_ours(0, 0, 9_990, 10)  # the book was quicker than the answer
+    assert not orders.only_ours(0, 0, 9_990, 6)  # those of others, whom it is about to join
+    orders.on_reply(batch, [Outcome("resting", 1)], T0)
+    assert orders.only_ours(0, 0, 9_990, 6)
+    modify(orders, order, px=9_991, lots=12)
+    assert orders.only_ours(0, 0, 9_991, 12) and orders.only_ours(0, 0, 9_990, 10)
+    assert not orders.only_ours(0, 0, 9_991, 11) and not orders.only_ours(0, 0, 9_990, 9)
+
+
 # --- identity
 
 

@@ -120,6 +120,57 @@ def test_prices_are_exact_integers_of_the_market():
     assert obs.feed_ok[0] == 1 and obs.book_age_s[0] == pytest.approx(0.2)
 
 
+class Own:
+    """Own orders, {(side, px): lots}; a level that shows as many is only ours."""
+
+    def __init__(self, **orders):
+        self.lots_at = {(BID if side == "bid" else ASK, px): lots for side, (px, lots) in orders.items()}
+
+    def __call__(self, row, side, px, lots):
+        return row == 0 and lots <= self.lots_at.get((side, px), 0)
+
+
+def test_an_own_order_that_improves_the_touch_moves_no_price_of_the_market():
+    """The same market with and without our orders in it is the same to the step, but for what is shown to the queue."""
+    sides = (("100.0", "2.0"), ("99.9", "5.0")), (("100.4", "1.0"), ("100.5", "4.0"))
+    alone, quoted = new_tape(), new_tape()
+    quoted.only_ours = Own(bid=(1_001, 100_000), ask=(1_003, 30_000))
+    improved = (("100.1", "1.0"), *sides[0]), (("100.3", "0.3"), *sides[1])
+    for second in (0.0, 1.0):
+        see(alone, (second, book(second, *sides)), (second + 0.5, bbo(second + 0.5, sides[0][0], sides[1][0])))
+        see(
+            quoted, (second, book(second, *improved)), (second + 0.5, bbo(second + 0.5, improved[0][0], improved[1][0]))
+        )
+        ours, theirs = quoted.snapshot(ns(second + 0.6)), alone.snapshot(ns(second + 0.6))
+        for field in ("best_px", "mid_return_bps", "top_usd", "top_bps", "feed_ok", "book_age_s"):
+            assert getattr(ours, field)[0].tolist() == getattr(theirs, field)[0].tolist(), field
+        assert quoted.mid2_px(0) == alone.mid2_px(0) == quoted.mid2_met(0, ms(second + 0.6)) == 2_004
+    assert quoted.best_px(0) == (1_001, 1_003) and quoted.displayed_lots(0, BID, 1_001) == 100_000
+
+
+def test_a_touch_that_others_share_or_that_hides_nothing_known_is_the_touch():
+    shared = new_tape()
+    shared.only_ours = Own(bid=(1_000, 100_000))
+    see(shared, (0.0, book(0.0)))  # two are shown, one is ours
+    assert shared.snapshot(ns(0.1)).best_px[0].tolist() == [1_000, 1_002]
+    lonely = new_tape()
+    lonely.only_ours = Own(bid=(1_000, 200_000))
+    see(lonely, (0.0, book(0.0)))  # nothing behind it
+    assert lonely.snapshot(ns(0.1)).best_px[0].tolist() == [1_000, 1_002] and lonely.reason(0) == ""
+
+
+def test_several_own_levels_are_looked_past_and_the_venues_mid_is_not_doubted_for_them():
+    tape = new_tape()
+    tape.only_ours = lambda row, side, px, lots: side == BID and px > 990
+    see(tape, (0.0, book(0.0, (("100.0", "2.0"), ("99.5", "1.0"), ("99.0", "3.0")))), (5.0, ctx(mid="100.1")))
+    obs = tape.snapshot(ns(5.0))
+    assert obs.best_px[0].tolist() == [990, 1_002] and obs.top_usd[0, BID].tolist()[:2] == [
+        pytest.approx(297),
+        0,
+    ]
+    assert verdict(tape, 5.0) == ""  # 50 bps below what the venue says, and confirmed by it
+
+
 def test_returns_add_up_and_start_from_zero():
     tape, total_bps, quotes = (
         new_tape(),
