@@ -1,6 +1,6 @@
 """Sweeps: how many configurations pass over how much market in a second, and how near hftbacktest the results are.
 
-    python -m benchmarks.sweep [--json] [--data PATH] [--synthetic] [--parts speed,rival,agree] [--case-s 15]
+    python -m benchmarks.sweep [--json] [--data PATH] [--synthetic] [--parts speed,rival,agree,exact] [--case-s 15]
 
 static is a ladder of four levels a side that needs no model (`benchmarks/rival/README.md`), every market in an account
 of its own, as hftbacktest has it; full the whole step, eight levels, one account over all markets, as live; full_own
@@ -14,6 +14,7 @@ the same with accounts of their own.  Each in a process of its own, without a ca
                                  alike, over ours at 1024 configurations: all our cores against its one process, its
                                  fastest script, timed before and after ours; reading the events is not counted either
     agreement                    see `benchmarks.sweep_rival`
+    exact                        see `benchmarks.sweep_exact`; a quarter of an hour on two cores
 
 On machines with a GPU all three are measured there too, as static_gpu and so on.
 """
@@ -36,7 +37,7 @@ from mmjax.errors import ConfigError, MmjaxError
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data" / "hl_l2"
-PARTS = ("speed", "rival", "agree")
+PARTS = ("speed", "rival", "agree", "exact")
 COUNTS = (1, 64, 1024, 8192)
 MAIN_COUNT = 1024  # where the rival is met
 POLICIES = {"static": COUNTS, "full": COUNTS, "full_own": (MAIN_COUNT,)}
@@ -169,7 +170,7 @@ def options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--data", type=Path, default=DATA, help="recordings")
     parser.add_argument("--synthetic", action="store_true", help="the synthetic market instead")
-    parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--parts", default=",".join(PARTS[:-1]))
     parser.add_argument("--case-s", type=float, default=15.0, help="seconds of a run")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     asked = parser.parse_args(words)
@@ -211,6 +212,10 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
             from benchmarks import sweep_rival
 
             result["agreement"] = sweep_rival.compared(tape, events, AGREE_LADDERS)
+        if "exact" in asked.parts and not synthetic:
+            from benchmarks import sweep_exact
+
+            result["exact"] = sweep_exact.compared(asked.data, Path(folder) / "programs", AGREE_LADDERS)
     result["ran_on"]["seconds"] = round(time.time() - started)
     result["ran_on"]["load_at_end"] = os.getloadavg()[0]
     return result
@@ -358,7 +363,18 @@ def lines(result: dict[str, Any]) -> list[str]:
     for case, markets in result.get("agreement", {}).items():
         text.append(case)
         text += [f"  {coin:8} {_agreed(one)}" for coin, one in markets.items()]
+    for coin, one in result.get("exact", {}).items():
+        text.append(f"{coin:8} fast against exact{'' if one['met'] else '  rank not within the aim'}")
+        text += [f"  {name:12} {_off(gap)}" for name, gap in one.items() if name != "met"]
     return text
+
+
+def _off(gap: dict[str, Any]) -> str:
+    off, rank = (
+        f"{value:{form}}" if value is not None else "-"
+        for value, form in ((gap["off_frac"], "+.1%"), (gap["rank"], ".3f"))
+    )
+    return f"{gap['fast']:,.2f} / {gap['exact']:,.2f}, off by {off}, rank {rank}"
 
 
 def _agreed(one: dict[str, Any]) -> str:

@@ -17,26 +17,35 @@ from mmjax.errors import ConfigError, MmjaxError
 
 MOST_WORKERS = 1024
 MOST_RANKED = 40  # configurations in the table for a person; the rest is in --json
+MOST_POINTS = 4096
+HAIR = 1e-4  # by how much more capital a second run differs
 
 
 @dataclasses.dataclass
 class Backtest:
-    """What became of it: settings, and `exact.ExactResult` or `workers.Lost`, None where it was not reached, [C]."""
+    """What became of it: settings, and `exact.ExactResult` or `workers.Lost`, None where it was not reached, [C].
+
+    again: the same of second runs, empty where none were asked for.
+    """
 
     names: list[str]
     settings: list[Any]
     results: list[Any]
+    again: list[Any] = dataclasses.field(default_factory=list)
     is_cut_short: bool = False
 
     @property
     def done(self) -> list[int]:
-        """Configurations with a result."""
-        return [index for index, result in enumerate(self.results) if hasattr(result, "tally")]
+        """Configurations with a result, of every run that was asked for."""
+        runs = [self.results, self.again] if self.again else [self.results]
+        return [index for index in range(len(self.names)) if all(hasattr(run[index], "tally") for run in runs)]
 
 
 def backtest(
     source: Annotated[list[Path], typer.Argument(help="Recordings: a folder or files (parquet)")],
     params: Annotated[list[Path] | None, typer.Option(help="TOML of one configuration, may be repeated")] = None,
+    points: Annotated[int, typer.Option(help="In place of --params: so many, spread over what is usually varied")] = 0,
+    again: Annotated[bool, typer.Option("--again", help="A second run of each, for the ceiling of ranks")] = False,
     config: Annotated[Path | None, typer.Option(help="Settings in TOML that hold for all of them")] = None,
     markets: Annotated[str | None, typer.Option(help="auto:N or names: BTC,ETH,SOL")] = None,
     capital_usd: Annotated[float | None, typer.Option("--capital-usd", help="Of each configuration")] = None,
@@ -48,19 +57,19 @@ def backtest(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout")] = False,
 ) -> None:
     """Trades configurations over recordings event by event, on the paper venue, and compares the fast tier."""
-    from exec.lab.exact import Terms
+    from exec.lab.exact import LATENCY_MAX_S, Terms
     from mmjax import cli
 
     said = {"markets": markets, "capital_usd": capital_usd, "seed": seed}
-    names, settings = _configurations(params or [], config, said)
-    if not 0 <= workers <= MOST_WORKERS:
-        raise ConfigError(f"workers = {workers}: must be at least 0 (one per core) and at most {MOST_WORKERS}")
+    names, settings = _points(points, params, config, said) if points else _configurations(params or [], config, said)
+    _bounds("workers", workers, 0, MOST_WORKERS)
     folders = {"programs": cli.CACHE / "programs", "cache": cli.CACHE / "xla"}
+    _bounds("latency_ms", latency_ms, 0.0, LATENCY_MAX_S * 1e3)
     terms = Terms(_one_source(source), seconds, window_s, latency_ms * 1e-3, **folders)
-    bar = _progress(len(settings)) if sys.stderr.isatty() and not as_json else None
-    run = trade(names, settings, terms, workers, bar)
+    bar = _progress(len(settings) * (1 + again)) if sys.stderr.isatty() and not as_json else None
+    run = trade(names, settings, terms, workers, bar, again)
     try:
-        document = told(run, terms, *_fast([run.settings[index] for index in run.done], terms))
+        document = told(run, terms, *_fast(run, terms))
     except (MmjaxError, KeyboardInterrupt) as failure:  # what the exact tier found is kept
         why = "interrupted" if isinstance(failure, KeyboardInterrupt) else str(failure)
         document = told(run, terms) | {"comparison_failure": why}
@@ -70,11 +79,17 @@ def backtest(
 
 
 def trade(
-    names: Sequence[str], settings: Sequence[Any], terms: Any, workers: int = 0, progress: Any = None
+    names: Sequence[str],
+    settings: Sequence[Any],
+    terms: Any,
+    workers: int = 0,
+    progress: Any = None,
+    again: bool = False,
 ) -> Backtest:
-    """Every configuration at the exact tier; what fails is kept by its reason, Ctrl-C keeps what is done.
+    """Every configuration at the exact tier, `again`: then once more with a hair more capital.
 
-    Raises ConfigError and TapeError before the first starts.
+    What fails is kept by its reason, Ctrl-C keeps what is done.  Raises ConfigError and TapeError before the first
+    starts.
     """
     from exec.lab.exact import run_all
     from exec.paper.tape_market import TapeMarket
@@ -83,13 +98,15 @@ def trade(
     for report in TapeMarket(terms.tape).reports:
         if report.status != "used" or report.defects:
             _warn(f"tape {report}")
-    run = Backtest(list(names), list(settings), [None] * len(names))
+    count = len(names)
+    run = Backtest(list(names), list(settings), [None] * count, [None] * count if again else [])
+    jobs = [*settings, *map(_hair_more, settings)] if again else settings
     with progress or nullcontext() as shown:
         try:
-            for index, result in run_all(settings, terms, workers):
-                run.results[index] = result
+            for done, (index, result) in enumerate(run_all(jobs, terms, workers), 1):
+                (run.again if index >= count else run.results)[index % count] = result
                 if shown is not None:
-                    rate = f"{len(run.done) / max(shown.tasks[0].elapsed, 1e-3) * 60:.1f} a minute"
+                    rate = f"{done / max(shown.tasks[0].elapsed, 1e-3) * 60:.1f} a minute"
                     shown.update(0, advance=1, description=rate)
         except KeyboardInterrupt:
             run.is_cut_short = True
@@ -110,31 +127,28 @@ def told(run: Backtest, terms: Any, fast: Any = None, fast_coins: Sequence[str] 
         "comparison": None,
     }
     if fast is not None and run.done:
-        exact = [run.results[index] for index in run.done]
-        document["comparison"] = dataclasses.asdict(compared(exact, fast, fast_coins))
+        exact, again = ([results[index] for index in run.done if results] for results in (run.results, run.again))
+        document["comparison"] = dataclasses.asdict(compared(exact, fast, fast_coins, again))
     return document
 
 
-def _fast(settings: list[Any], terms: Any) -> tuple[Any, Sequence[str]]:
-    """The fast tier of these configurations under the venue's conditions, and its markets; nothing for none."""
+def _fast(run: Backtest, terms: Any) -> tuple[Any, Sequence[str]]:
+    """The fast tier of what is done under the venue's conditions, and its markets; nothing for none."""
     from exec.lab import fast
     from exec.machine import prepare_rollouts
     from mmjax import cli
-    from mmjax.calibrate.sweep import Friction
 
-    if not settings:
+    if not run.done:
         return None, ()
     prepare_rollouts()
     cli.cached_compiles()
-    tape = fast.tape_of(terms.tape, terms.grid_ns, terms.start_ns, terms.seconds)
-    friction = Friction(
-        settings[0].run.capital_usd, order_ms=fast.order_ms(terms.latency_s, terms.grid_s), queue_power=0
-    )
-    return fast.roll(tape, settings, friction, terms.window_s)
+    return fast.beside([run.settings[index] for index in run.done], terms, run.results[run.done[0]].first_step_s)
 
 
-def compared(exact: Sequence[Any], fast: Any, fast_coins: Sequence[str]) -> Any:
+def compared(exact: Sequence[Any], fast: Any, fast_coins: Sequence[str], again: Sequence[Any] = ()) -> Any:
     """`compare.Comparison` of exact results [C] and a fast Tally [W, A, C] of `fast_coins`, in any order.
+
+    again: results of a second run [C], or none.
 
     Raises ConfigError when the fast tier lacks a market.
     """
@@ -149,8 +163,8 @@ def compared(exact: Sequence[Any], fast: Any, fast_coins: Sequence[str]) -> Any:
         raise ConfigError(f"market {missing[0]!r}: the fast tier was run without it; it had {', '.join(fast_coins)}")
     rows = [list(fast_coins).index(coin) for coin in first.coins]
     ordered = type(fast)(**{name: np.asarray(getattr(fast, name))[:, rows] for name in fast.__dataclass_fields__})
-    together = join([result.tally for result in exact])
-    return compare(first.coins, together, ordered, first.window_s, first.spread_bps)
+    tallies = [join([result.tally for result in results]) if results else None for results in (exact, again)]
+    return compare(first.coins, tallies[0], ordered, first.window_s, first.spread_bps, tallies[1])
 
 
 def _told_one(name: str, result: Any) -> dict[str, Any]:
@@ -212,6 +226,31 @@ def _configurations(params: list[Path], config: Path | None, said: dict) -> tupl
     short = [path.name for path in params]
     names = [path.name if short.count(path.name) == 1 else str(path) for path in params]
     return names, [configuration.load(config, tunables, path, **said) for path in params]
+
+
+def _points(
+    count: int, params: list[Path] | None, config: Path | None, said: dict[str, Any]
+) -> tuple[list[str], list[Any]]:
+    """Names and settings of points of the usual space."""
+    from exec.lab.confirm import settings_of
+    from mmjax.calibrate import search, space
+
+    _bounds("points", count, 1, MOST_POINTS)
+    if params:
+        raise ConfigError(f"points = {count}: names configurations already given by --params; leave one of them out")
+    usual = space.usual()
+    values = usual.decode(search.spread_points(len(usual.axes), count, said["seed"] or 1))
+    return [f"point {number}" for number in range(count)], settings_of(usual, values, config, **said)
+
+
+def _hair_more(settings: Any) -> Any:
+    run = dataclasses.replace(settings.run, capital_usd=settings.run.capital_usd * (1 + HAIR))
+    return dataclasses.replace(settings, run=run)
+
+
+def _bounds(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{name} = {value:g}: must be at least {low:g} and at most {high:g}")
 
 
 def _one_source(source: list[Path]) -> Any:
@@ -307,18 +346,27 @@ def _gaps_table(comparison: dict[str, Any]) -> Any:
     left = f", {comparison['windows_left']} windows in one tier only" * (comparison["windows_left"] > 0)
     many = f"{comparison['configs']} configuration{'s' * (comparison['configs'] != 1)}"
     title = f"Fast against exact: {many}, {comparison['windows']} windows{left}"
-    caption = "fast / exact, difference; results in parts of the traded value's spread"
     markets = [*comparison["markets"], comparison["together"]][: None if len(comparison["markets"]) > 1 else 1]
+    caption = "fast / exact, difference; results in parts of the traded value's spread; rank: Spearman's"
+    caption += ", beside it the exact tier's own from one run to the next" * any(one["ceilings"] for one in markets)
     heads = [name.replace("pnl_usd", "P&L $").replace("_usd", " $") for name in markets[0]["gaps"]]
     cells = [
         [
             market["name"],
             *[f"{gap['fast']:,.2f} / {gap['exact']:,.2f} {_percent(gap['frac'])}" for gap in market["gaps"].values()],
-            "-" if market["rank"] is None else f"{market['rank']:.3f}",
         ]
         for market in markets
     ]
-    return Wide(("market", *heads, "rank"), cells, title=title, caption=caption)
+    ranks = [[f"rank {market['name']}", *[_ranked(market, name) for name in market["gaps"]]] for market in markets]
+    return Wide(("market", *heads), [*cells, *ranks], title=title, caption=caption)
+
+
+def _ranked(market: dict[str, Any], quantity: str) -> str:
+    return " / ".join(
+        "-" if ranks[quantity] is None else f"{ranks[quantity]:.3f}"
+        for ranks in (market["ranks"], market["ceilings"])
+        if ranks
+    )
 
 
 def _percent(frac: float | None) -> str:

@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 import sim_stage
 
-from benchmarks import sweep, sweep_rival
+from benchmarks import sweep, sweep_exact, sweep_rival
+from benchmarks.rival.ladder import Ladder
 from benchmarks.sweep_rival import Case, Results, agreement
+from exec.lab.compare import Comparison, Gap, MarketGaps
+from mmjax import schema
 from mmjax.errors import ConfigError
+from mmjax.record import Layout, broadcast
 
 
 def of(counts, usd, pnl):
@@ -132,3 +136,58 @@ def test_an_answer_is_read_by_name():
     configs = [{"fill_count": 3, "fill_usd": 7.5, "pnl_usd": -1.0, "requests": 9}]
     found = sweep_rival.results({"configs": configs})
     assert (found.fill_count[0], found.fill_usd[0], found.pnl_usd[0]) == (3, 7.5, -1)
+
+
+# --- beside the exact tier
+
+
+def test_a_ladder_in_the_place_of_the_step_is_the_ladder_of_the_fast_tier():
+    """Padded markets get nothing; those that are live get what `GlftLadder` decides in a rollout."""
+    dims = schema.Dims(markets=3, levels=4, bins=8)
+    layout = Layout(schema.empty_obs(dims))
+    market = broadcast(schema.empty_market(dims), 3)
+    market.live[:2], market.px_decimals[:2] = 1, 1
+
+    class Step:
+        obs_layout, trace_count = layout, 7
+
+        def __call__(self, obs, account):
+            return None, "why"
+
+    Step.dims, Step.market = dims, market
+    packed, obs = layout.buffers(3)
+    obs.best_px[:2], obs.feed_ok[:2], obs.position_lots[1] = (1_097_550, 1_097_560), 1, 30
+    ladder = Ladder(half_bps=2.0, spacing_bps=1.0, skew_bps=0.5, quantum_lots=10, max_position_lots=60, band_bps=0.3)
+    stand_in = sweep_exact.InPlace(ladder, Step())
+    quotes, info = stand_in(packed, ())
+    assert info == "why" and stand_in.trace_count == 7 and stand_in.dims is dims
+    mid, held = 1_097_555.0, 3
+    for row, lean in ((0, 0.0), (1, 0.5 * held)):
+        bids = [mid * (1 - 1e-4 * (2 + level + lean)) for level in range(4)]
+        shown = quotes.target_px[row, 0].tolist()
+        assert all(px % 10 == 0 and 0 <= bid - px < 10 for bid, px in zip(bids, shown, strict=True) if px)
+    assert quotes.target_lots[0].tolist() == [[10] * 4] * 2
+    assert quotes.target_lots[1].tolist() == [[10, 10, 10, 0], [10] * 4]  # a fourth bid would lead beyond the limit
+    assert not quotes.target_lots[2].any() and not quotes.action[2].any()
+
+
+def test_recordings_are_named_by_market_and_a_long_one_of_another_day_is_left_out(tmp_path):
+    for name in (
+        "BTC_20250904T1946_book",
+        "BTC_20250904T1946_trades",
+        "BTC_20250901_blocks_bbo",
+        "SOL_20250904T1946_bbo",
+    ):
+        (tmp_path / f"hyperliquid_{name}.parquet").touch()
+    found = sweep_exact.recordings(tmp_path)
+    assert {coin: [path.name[12:] for path in paths] for coin, paths in found.items()} == {
+        "BTC": ["BTC_20250904T1946_book.parquet", "BTC_20250904T1946_trades.parquet"]
+    }
+
+
+@pytest.mark.parametrize(("rank", "met"), [(0.91, True), (0.89, False), (None, False)])
+def test_what_is_told_of_a_market_says_whether_the_aim_is_met(rank, met):
+    gaps = {"pnl_usd": Gap(1.0, 1.1, 0.1, 0.1, 0.1)}
+    one = MarketGaps("BTC", gaps, {"pnl_usd": rank}, {})
+    found = sweep_exact.told(Comparison(4, 30, 0, (one,), one))
+    assert found["met"] is met and found["pnl_usd"] == {"exact": 1.0, "fast": 1.1, "off_frac": 0.1, "rank": rank}

@@ -46,7 +46,8 @@ def test_differences_are_those_that_were_put_in():
     assert btc.gaps["pnl_usd"].frac == pytest.approx(0.1 / 0.2)
     assert wlfi.gaps["pnl_usd"].frac == pytest.approx(0.1 / 2.0)
     assert found.together.gaps["pnl_usd"].frac == pytest.approx(0.2 / 2.2)
-    assert btc.rank == wlfi.rank == found.together.rank == pytest.approx(1.0)
+    assert btc.ranks["pnl_usd"] == wlfi.ranks["pnl_usd"] == found.together.ranks["pnl_usd"] == pytest.approx(1.0)
+    assert btc.ranks["fills"] is None and btc.ceilings == {}  # all alike; nothing was run again
     assert btc.gaps["requests"].frac is None and btc.gaps["requests"].worst_frac is None
     json.dumps(dataclasses.asdict(found), allow_nan=False)
 
@@ -68,6 +69,18 @@ def test_only_whole_windows_of_both_are_compared():
     assert found.markets[0].gaps["fills"].exact == found.markets[0].gaps["fills"].fast == 7
     short = compare(("A", "B"), exact, tally(2, fill_count=1.0), window_s, SPREAD_BPS)
     assert (short.windows, short.windows_left) == (2, 2)
+
+
+def test_the_ceiling_is_how_the_exact_tier_ranks_beside_itself():
+    exact = tally(fill_count=np.array([1.0, 2, 3, 4, 5]), spread_usd=np.array([1.0, 2, 3, 4, 5]))
+    fast = tally(fill_count=np.array([2.0, 1, 3, 4, 5]), spread_usd=np.array([1.0, 2, 3, 4, 5]))
+    again = tally(fill_count=np.array([1.0, 2, 3, 4, 5]), spread_usd=np.array([5.0, 4, 3, 2, 1]))
+    found = compare(("A", "B"), exact, fast, WINDOW_S, SPREAD_BPS, again)
+    for market in (*found.markets, found.together):
+        assert market.ranks["pnl_usd"] == pytest.approx(1.0) and market.ceilings["pnl_usd"] == pytest.approx(-1.0)
+        assert market.ranks["fills"] == pytest.approx(0.9) and market.ceilings["fills"] == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="its second run"):
+        compare(("A", "B"), exact, fast, WINDOW_S, SPREAD_BPS, tally(2))
 
 
 def test_other_markets_or_configurations_are_refused():

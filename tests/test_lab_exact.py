@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
-from exec.lab import exact
+from exec.lab import exact, fast
 from exec.lab.exact import Terms
 from exec.lab.scene import FAST_START_NS, paper_scene
 from exec.lab.watch import Requests, Watch, Windows
@@ -23,7 +24,7 @@ from exec.paper.clearing import HOUSE_NOISE
 from exec.paper.exchange import Exchange
 from exec.paper.listing import universe
 from feeds.clock import run_virtual
-from mmjax import backtest_cli, model
+from mmjax import backtest_cli, cli, model
 from mmjax.config import load
 from mmjax.errors import ConfigError, TapeError
 from mmjax.sim.tally import PARTS, Tally, pnl_usd
@@ -224,6 +225,76 @@ def test_windows_only_cut_up_and_processes_change_nothing(ran, terms):
     with pytest.raises(ConfigError, match="'WLFI': the fast tier was run without it"):
         backtest_cli.told(run, one_window, turned, ["SOL"])
     backtest_cli._show(said)
+
+
+def test_a_second_run_has_a_hair_more_capital_and_is_the_ceiling(ran, terms):
+    short = dataclasses.replace(terms, seconds=20.0)
+    run = backtest_cli.trade(["a", "b", "c"], [settings_of(seed=seed) for seed in (1, 2, 3)], short, 2, again=True)
+    assert run.done == [0, 1, 2] and len(run.results) == len(run.again) == 3
+    for one, other in zip(run.results, run.again, strict=True):
+        assert other.tally.equity_usd[0, 0, 0] - one.tally.equity_usd[0, 0, 0] == pytest.approx(1.0, abs=0.5)
+        assert other.summary["seed"] == one.summary["seed"]
+    fast = Tally(
+        **{
+            name: np.concatenate([getattr(one.tally, name) for one in run.results], axis=-1)
+            for name in Tally.__dataclass_fields__
+        }
+    )
+    together = backtest_cli.told(run, short, fast, run.results[0].coins)["comparison"]["together"]
+    assert together["ranks"]["volume_usd"] in (None, pytest.approx(1.0)) and set(together["ceilings"]) == set(
+        together["ranks"]
+    )
+    run.again[1] = None  # not reached
+    assert run.done == [0, 2]
+
+
+def test_points_are_of_the_usual_space_and_other_words_are_refused(tmp_path):
+    names, settings = backtest_cli._points(3, None, None, {"markets": "SOL", "capital_usd": 500.0, "seed": None})
+    assert names == ["point 0", "point 1", "point 2"] and all(one.run.capital_usd == 500 for one in settings)
+    assert all(one.params for one in settings) and settings[0].params != settings[1].params
+    with pytest.raises(ConfigError, match="points = 2: .*--params"):
+        backtest_cli._points(2, [tmp_path / "a.toml"], None, {"seed": None})
+    for words, said in (
+        (["--points", "-1"], "points = -1"),
+        (["--points", "9999"], "points = 9999"),
+        (["--latency-ms", "-1"], "latency_ms = -1"),
+        (["--latency-ms", "nan"], "latency_ms = nan"),
+        (["--workers", "-1"], "workers = -1"),
+    ):
+        result = CliRunner().invoke(cli.app, ["backtest", str(tmp_path), *words])
+        assert isinstance(result.exception, ConfigError) and said in str(result.exception)
+
+
+def test_the_fast_tier_hears_nothing_before_the_exact_ones_trader_decides(ran, terms):
+    assert 0.3 < ran.first_step_s < 1.0
+    whole = fast.tape_of(terms.tape, terms.grid_ns, terms.start_ns)
+    heard = fast.unheard(whole, ran.first_step_s)
+    first = int(ran.first_step_s / GRID_S + 1e-6)
+    seen, shown = heard.intervals(), whole.intervals()
+    assert not seen.feed_ok[:first].any() and not seen.book_lots[:first].any() and not seen.print_lots[:first].any()
+    assert shown.feed_ok[first - 1].all()
+    for name in ("feed_ok", "best_px", "book_lots", "print_lots", "mark_px"):
+        assert (getattr(seen, name)[first:] == getattr(shown, name)[first:]).all(), name
+    assert len(heard) == len(whole) and heard.start_ns == whole.start_ns
+    assert len(fast.unheard(whole, 1e6)) == len(whole)
+
+
+def test_another_decides_in_the_steps_place(terms):
+    """A step that wants nothing trades nothing, whatever the real one would have done."""
+
+    class Silent:
+        def __init__(self, step):
+            self._step = step
+
+        def __getattr__(self, name):
+            return getattr(self._step, name)
+
+        def __call__(self, obs, account):
+            quotes, info = self._step(obs, account)
+            return dataclasses.replace(quotes, action=np.zeros_like(quotes.action)), info
+
+    ran = exact.run(settings_of(), dataclasses.replace(terms, seconds=5.0, window_s=5.0), Silent)
+    assert ran.tally.request_count.sum() == 0 and ran.summary["steps"] > 20
 
 
 def test_the_scene_is_as_far_away_and_as_quick_as_it_is_told(terms):

@@ -146,13 +146,16 @@ def test_numbers_that_are_none_are_no_number_on_the_page(found):
 
 def test_a_comparison_is_shown_market_by_market():
     gap = Gap(exact=10.0, fast=11.0, frac=0.1, median_frac=0.1, worst_frac=0.2)
-    markets = tuple(MarketGaps(name, {"fills": gap, "pnl_usd": gap}, rank) for name, rank in (("A", 0.9), ("B", None)))
-    together = MarketGaps("all", {"fills": gap}, 1.0)
-    shown = report.fast_exact(Comparison(64, 30, 1, markets, together, 0.97))
+    markets = tuple(
+        MarketGaps(name, {"fills": gap, "pnl_usd": gap}, {"fills": 0.5, "pnl_usd": rank}, {})
+        for name, rank in (("A", 0.9), ("B", None))
+    )
+    together = MarketGaps("all", {"fills": gap}, {"pnl_usd": 1.0}, {})
+    shown = report.fast_exact(Comparison(64, 30, 1, markets, together))
     assert [(row.market, row.quantity) for row in shown.rows] == [
         ("A", "fills"), ("A", "pnl_usd"), ("B", "fills"), ("B", "pnl_usd"), ("all", "fills"),
     ]  # fmt: skip
     assert shown.ranks == {"A": 0.9, "B": None, "all": 1.0} and (shown.configs, shown.windows) == (64, 30)
     assert shown.rows[0].frac == 0.1 and len(shown.names) == 0
-    alone = report.fast_exact(Comparison(64, 30, 1, markets[:1], together, None))
+    alone = report.fast_exact(Comparison(64, 30, 1, markets[:1], together))
     assert list(alone.ranks) == ["A"]

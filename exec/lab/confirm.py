@@ -18,7 +18,6 @@ from exec.lab.workers import Lost
 from mmjax import config, model
 from mmjax.calibrate import score, space
 from mmjax.calibrate.space import Space
-from mmjax.calibrate.sweep import Friction
 from mmjax.config import Settings
 from mmjax.errors import MmjaxError
 from mmjax.sim.tally import Tally, pnl_usd
@@ -66,11 +65,7 @@ def confirm(
         results[index] = result
         progress(1)
     first = results[0]
-    tape = fast.tape_of(terms.tape, terms.grid_ns, terms.start_ns, terms.seconds)
-    friction = Friction(
-        settings[0].run.capital_usd, order_ms=fast.order_ms(terms.latency_s, terms.grid_s), queue_power=0
-    )
-    rolled, coins = fast.roll(tape, settings, friction, terms.window_s)
+    rolled, coins = fast.beside(settings, terms, first.first_step_s)
     rows = [coins.index(coin) for coin in first.coins]
     ours = type(rolled)(**{name: np.asarray(getattr(rolled, name))[:, rows] for name in rolled.__dataclass_fields__})
     theirs = score.join([result.tally for result in results])

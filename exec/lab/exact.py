@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -77,7 +77,8 @@ class ExactResult:
 
     tally: leaves [W, A, 1] float64; see `Watch.tally` for what is of the account.  window_s [W]: lengths, the last may
     be shorter.  position_lots, mid2_px [W, A]: at the windows' ends.  spread_bps [A]: mean, as recorded.
-    fills: every one, `watch.FILL`.  summary: as `mmjax paper` prints it, to the end of the way out.
+    first_step_s: after the start, when the trader first decided.  fills: every one, `watch.FILL`.
+    summary: as `mmjax paper` prints it, to the end of the way out.
     money_error_usd: largest, at a window's end, between the venue's account value and what fills and payments come to.
     wall_s: how long it took.
     """
@@ -88,16 +89,17 @@ class ExactResult:
     position_lots: np.ndarray
     mid2_px: np.ndarray
     spread_bps: np.ndarray
+    first_step_s: float
     fills: np.ndarray
     summary: dict[str, Any]
     money_error_usd: float
     wall_s: float
 
 
-def run(settings: Settings, terms: Terms) -> ExactResult:
+def run(settings: Settings, terms: Terms, stand_in: Callable[[Any], Any] = lambda step: step) -> ExactResult:
     """One configuration over the tape; `settings.run.seconds` is not asked.
 
-    Raises ConfigError, TapeError, and what may end a run.
+    stand_in: of the compiled step, what decides in its place.  Raises ConfigError, TapeError, and what may end a run.
     """
     terms.check()
     began = time.perf_counter()
@@ -115,11 +117,14 @@ def run(settings: Settings, terms: Terms) -> ExactResult:
             requests = Requests(windows, markets)
             programs = Programs(terms.programs) if terms.programs is not None else None
             loop = await ready_loop(settings, scene.wiring, clock, requests, NonceSource(), (), programs)
+            loop.step = stand_in(loop.step)
             traces = loop.step.trace_count
             exchange = scene.venue.exchange
             assets = [exchange.by_id[spec.asset].asset for spec in loop.specs]
             watch = Watch(exchange, scene.user, assets, windows)
             scene.venue.watchers.append(watch)
+            steps_ns: list[int] = []
+            loop.watchers.append(lambda turn: steps_ns or steps_ns.append(turn.now_ns))
             await loop.run(asyncio.Event(), count * terms.grid_s)
             return ExactResult(
                 coins=tuple(spec.coin for spec in loop.specs),
@@ -128,6 +133,7 @@ def run(settings: Settings, terms: Terms) -> ExactResult:
                 position_lots=watch.position_lots,
                 mid2_px=watch.mid2_px,
                 spread_bps=watch.spread_bps,
+                first_step_s=(steps_ns[0] - start_ns) / NS_PER_S if steps_ns else math.inf,
                 fills=watch.fills,
                 summary=summary(loop, seconds, settings.run.seed, loop.step.trace_count - traces, 0.0),
                 money_error_usd=float(np.abs(watch.money_error_usd).max()),

@@ -1,5 +1,6 @@
 """The fast tier beside the exact one: the same configurations over the same recordings, as a rollout."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from exec.lab.exact import Terms
 from exec.lab.grid import build
 from exec.lab.parquet import Parquet
 from exec.lab.rig import Rig, rig
@@ -14,11 +16,9 @@ from mmjax.calibrate.score import join
 from mmjax.calibrate.sweep import Accounts, Friction, Sizes, Sweep
 from mmjax.config import Settings
 from mmjax.sim.tally import Tally
-from mmjax.sim.tape import Tape
+from mmjax.sim.tape import Tape, buffers
 
 LEVELS = 8
-
-
 STEP_S = 0.02  # least time between two steps of the live loop, `Run.step_min_s`
 
 
@@ -39,6 +39,15 @@ def tape_of(paths: Path | Sequence[Path], grid_ns: int, start_ns: int, seconds: 
     return whole.cut(0, steps) if 0 < steps < len(whole) else whole
 
 
+def unheard(tape: Tape, seconds: float) -> Tape:
+    """The tape as a trader has it who hears nothing before so many seconds, as the exact one, who connects first."""
+    first = min(math.floor(seconds * 1e9 / tape.grid_ns + 1e-6), len(tape))
+    (floats, ints), _ = buffers(first, len(tape.coins), tape.depth, tape.prints, tape.bins)
+    return dataclasses.replace(
+        tape, floats=np.concatenate([floats, tape.floats[first:]]), ints=np.concatenate([ints, tape.ints[first:]])
+    )
+
+
 def roll(
     tape: Tape, settings: Sequence[Settings], friction: Friction, window_s: float, levels: int = LEVELS
 ) -> tuple[Tally, tuple[str, ...]]:
@@ -57,6 +66,16 @@ def roll(
         for place, index in enumerate(members):
             found[index] = jax.tree.map(lambda leaf, place=place: leaf[..., place : place + 1], tally)
     return join([found[index] for index in range(len(rigs))]), rigs[0].coins
+
+
+def beside(settings: Sequence[Settings], terms: Terms, first_step_s: float) -> tuple[Tally, tuple[str, ...]]:
+    """Every configuration under the conditions of the exact tier, whose trader first decided at `first_step_s`.
+
+    Tally [W, A, C] and its markets.  Raises as `roll` and `tape_of` do.
+    """
+    tape = unheard(tape_of(terms.tape, terms.grid_ns, terms.start_ns, terms.seconds), first_step_s)
+    capital_usd, latency_ms = settings[0].run.capital_usd, order_ms(terms.latency_s, terms.grid_s)
+    return roll(tape, settings, Friction(capital_usd, order_ms=latency_ms, queue_power=0), terms.window_s)
 
 
 def _roll(rigs: list[Rig], friction: Friction, window_s: float, levels: int) -> Tally:

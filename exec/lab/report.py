@@ -89,7 +89,7 @@ def fast_exact(
         configs=found.configs,
         windows=found.windows,
         rows=rows,
-        ranks={market.name: market.rank for market in markets},
+        ranks={market.name: market.ranks["pnl_usd"] for market in markets},
         names=names,
         exact_usd=exact_usd,
         fast_usd=fast_usd,

@@ -91,11 +91,11 @@ class GlftLadder:
         self, lift: Lift, params: LadderParams, market: Market, state: tuple, obs: Obs, account: Account
     ) -> tuple[tuple, Quotes]:
         """The ladder at this mid and inventory."""
-        return (), lift.each_market(_ladder)(params, market, obs)
+        return (), lift.each_market(ladder_quotes)(params, market, obs)
 
 
-def _ladder(p: LadderParams, m: Market, o: Obs) -> Quotes:
-    """Of one market."""
+def ladder_quotes(p: LadderParams, m: Market, o: Obs) -> Quotes:
+    """The ladder of one market."""
     levels = o.slot_px.shape[-1]
     both = (o.best_px[0] > 0) & (o.best_px[1] > o.best_px[0]) & (o.feed_ok > 0) & (m.live > 0)
     mid2_px = jnp.where(both, o.best_px[0] + o.best_px[1], 0)
