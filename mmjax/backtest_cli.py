@@ -250,7 +250,7 @@ def _hair_more(settings: Any) -> Any:
 
 def _bounds(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        raise ConfigError(f"{name} = {value:g}: must be at least {low:g} and at most {high:g}")
+        raise ConfigError(f"{name} = {value}: must be at least {low:g} and at most {high:g}")
 
 
 def _one_source(source: list[Path]) -> Any:

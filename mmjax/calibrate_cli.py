@@ -21,11 +21,27 @@ STUDIES = Path("studies")
 NOTE = "asked"  # of what a study was asked for, in its folder
 MOST_DEVICES = 1024
 MOST_SHOWN = 12  # rows of a table for a person
+LIST = "list"  # in place of a name: what there is to vary
+
+
+def _listed(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
+    """Tells what may be varied and ends, if that is asked for, as soon as --vary and --json are both read."""
+    said = ctx.params | {param.name: value}
+    if "as_json" in said and LIST in (said.get("vary") or ()):
+        _show_axes(said["as_json"])
+        raise typer.Exit
+    return value
+
 
 TapeFolder = Annotated[Path, typer.Argument(help="What mmjax tape build made")]
 Name = Annotated[str, typer.Option(help="Folder of the results, below studies/ if it is a bare name; resumes")]
 Vary = Annotated[
-    list[str] | None, typer.Option(help="NAME or NAME=LOW:HIGH[:log], may be repeated; in place of the usual space")
+    list[str] | None,
+    typer.Option(
+        help="NAME or NAME=LOW:HIGH[:log], may be repeated; in place of the usual space; list: shows all names",
+        callback=_listed,
+        is_eager=True,  # it needs no tape
+    ),
 ]
 SpaceFile = Annotated[Path | None, typer.Option("--space", help="TOML with a \\[space] table, in its place too")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings in TOML that hold for all")]
@@ -46,6 +62,7 @@ Hosts = Annotated[str | None, typer.Option(help="HOST:PORT of process 0, where p
 Processes = Annotated[int, typer.Option(help="How many share the work, over a folder that all see; with --hosts")]
 Process = Annotated[int, typer.Option(help="Which of them this is, from 0; with --hosts")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout")]
+JsonOrList = Annotated[bool, typer.Option("--json", help="One JSON object on stdout", callback=_listed, is_eager=True)]
 
 
 def sweep(
@@ -71,7 +88,7 @@ def sweep(
     hosts: Hosts = None,
     processes: Processes = 1,
     process: Process = 0,
-    as_json: Json = False,
+    as_json: JsonOrList = False,
 ) -> None:
     """Rolls a whole space of configurations over a tape: which are best, which parameters matter, what is luck."""
     from exec.lab import sweeping
@@ -120,7 +137,7 @@ def calibrate(
     hosts: Hosts = None,
     processes: Processes = 1,
     process: Process = 0,
-    as_json: Json = False,
+    as_json: JsonOrList = False,
 ) -> None:
     """Searches a space on the first part of a tape, judges the best on the rest, and writes a params file."""
     from exec.lab import calibrating
@@ -247,6 +264,8 @@ def opened(
         cores[0].platform,
         asked.memory_mb,
         memory.in_use_mb(),
+        about["configs"],
+        len(varied),
     )
     options = Options(friction, sizes, Accounts(accounts), asked.warmup_s)
     study = Study(folder, kind, rigged, data_hash, varied, options, asked.seed, about, cores, team=team, fits=fits)
@@ -566,6 +585,7 @@ def _promoted(path: Path, study: Any, found: Any, confirmed: Any) -> tuple[Path 
 
 def _write_params(path: Path, study: Any, found: Any, confirmed: Any = None) -> None:
     from exec.lab import promote
+    from mmjax import config
     from mmjax.calibrate import space
 
     origin = promote.provenance(
@@ -576,10 +596,44 @@ def _write_params(path: Path, study: Any, found: Any, confirmed: Any = None) -> 
         code=study.manifest.code,
         seed=study.seed,
         markets=study.rig.coins,
+        settings=study.manifest.options["settings"],
+        overridden=config.overridden(study.rig.settings),
         found_by=found.found_by[found.choice],
         exact=None if confirmed is None else confirmed.of(0),
     )
     promote.write(path, space.toml(study.space, found.rolled.values[found.choice]), origin)
+
+
+def told_axes() -> list[dict[str, Any]]:
+    """Every tunable that declares a range, and whether it is varied where nobody names any."""
+    from mmjax.calibrate import space
+
+    return [
+        {"name": name, **bounds._asdict(), "usual": name in space.USUAL} for name, bounds in space.declared().items()
+    ]
+
+
+def _show_axes(as_json: bool) -> None:
+    from rich.console import Console
+
+    from exec.lab.wide import Wide
+
+    axes = told_axes()
+    if as_json:
+        print(json.dumps({"axes": axes}))  # noqa: T201
+        return
+    rows = [
+        (
+            one["name"],
+            *(f"{one[key]:g}" for key in ("default", "low", "high")),
+            "log" if one["log"] else "linear",
+            "yes" if one["usual"] else "",
+        )
+        for one in axes
+    ]
+    heads = ("parameter", "default", "low", "high", "scale", "usual")
+    caption = "usual: what is varied without --vary; any other range with NAME=LOW:HIGH"
+    Console(width=None if sys.stdout.isatty() else 200).print(Wide(heads, rows, caption=caption))
 
 
 def _show(document: dict[str, Any]) -> None:

@@ -115,6 +115,7 @@ class Settings:
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
+OF_RESULTS = ("capital_usd", "leverage_lev", "profile")  # of [run]: what a market's limits are derived from
 Tunables = dict[str, dict[str, float]]  # concept -> field -> default: what [params.*] may name
 
 
@@ -132,13 +133,43 @@ def load(path: Path | None, tunables: Tunables, params: Path | None = None, **ov
 
 
 def load_params(path: Path, tunables: Tunables) -> Settings:
-    """What a params file says, all else by default.  Raises ConfigError naming the file."""
+    """What a params file says, all else by default.  Raises ConfigError naming the file, also when it sets nothing."""
     document = _read(path)
     try:
         _known("", document, {"params", "market", "provenance"})
-        return _tuned(document, tunables)
+        said = _tuned(document, tunables)
     except ConfigError as error:
         raise ConfigError(f"params file {str(path)!r}: {error}") from None
+    if not said.params and all(market == MarketSettings() for market in said.market.values()):
+        raise ConfigError(
+            f"params file {str(path)!r} sets no parameter, so the defaults would run: give it a [params.*] or "
+            "[market.*] table as mmjax calibrate writes them, or do without the file"
+        )
+    return said
+
+
+def overridden(settings: Settings) -> tuple[str, ...]:
+    """What these settings say of limits and tunables that the defaults do not, each as NAME = VALUE; nothing of where
+    a run is, what it reads or where it writes."""
+    lines = _unlike("run", settings.run, Run(), OF_RESULTS) + _named("params", settings.params)
+    own = tuple(field.name for field in dataclasses.fields(MarketSettings) if field.name != "params")
+    for coin, market in settings.market.items():
+        name = f"market.{coin}"
+        lines += _unlike(name, market, MarketSettings(), own) + _named(name, market.params)
+    return tuple(lines)
+
+
+def _unlike(name: str, one: Any, other: Any, fields: tuple[str, ...]) -> list[str]:
+    both = [(field, getattr(one, field), getattr(other, field)) for field in fields]
+    return [f"{name}.{field} = {value!r}" for field, value, default in both if value != default]
+
+
+def _named(name: str, tunables: Tunables) -> list[str]:
+    return [
+        f"{name}.{concept}.{field} = {value!r}"
+        for concept, own in sorted(tunables.items())
+        for field, value in own.items()
+    ]
 
 
 def _tuned(document: dict, tunables: Tunables) -> Settings:

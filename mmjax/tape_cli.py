@@ -3,6 +3,7 @@
 Part of the front door beside `cli`, which adds `app` as `mmjax tape`.
 """
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mmjax.errors import ConfigError, TapeError
+from mmjax.errors import ConfigError, MmjaxError, TapeError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Recorded markets as dense arrays on a time grid.")
 
@@ -44,12 +45,13 @@ def build(
         raise ConfigError(f"out = {str(out)!r}: there is something of that name; name another or remove it")
     if not 1 <= grid_ms <= 60_000:
         raise ConfigError(f"grid_ms = {grid_ms:g}: must be between 1 and 60000")
-    source, coins = _source(sources or [], _names(markets), synthetic, seed)
-    for text in getattr(source, "unused", ()):
-        print(f"mmjax: {text}", file=sys.stderr)  # noqa: T201
-    making = grid.Build(source, round(grid_ms * NS_PER_MS), depth, coins=coins)
-    tape, manifest = tape_file.save_pieces(out, _with_progress(making), making.tape)
-    _tell(tape_screen.overview(tape, manifest.data_hash), out, as_json)
+    with _undone(out):
+        source, coins = _source(sources or [], _names(markets), synthetic, seed)
+        for text in getattr(source, "unused", ()):
+            print(f"mmjax: {text}", file=sys.stderr)  # noqa: T201
+        making = grid.Build(source, round(grid_ms * NS_PER_MS), depth, coins=coins)
+        tape, manifest = tape_file.save_pieces(out, _with_progress(making), making.tape)
+        _tell(tape_screen.overview(tape, manifest.data_hash), out, as_json)
 
 
 @app.command()
@@ -114,6 +116,19 @@ def _names(markets: str | None) -> int | list[str] | None:
     if not all(names):
         raise ConfigError(f"markets = {markets!r}: names with commas between them, as in BTC,ETH")
     return names
+
+
+@contextlib.contextmanager
+def _undone(out: Path) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end a build in words, and leave a whole tape or nothing."""
+    from exec.lab.interrupts import ended_alike
+
+    try:
+        with ended_alike():
+            yield
+    except KeyboardInterrupt:
+        what = f"{str(out)!r} is whole" if out.exists() else f"nothing is kept of {str(out)!r}: build it again"
+        raise MmjaxError(f"interrupted; {what}") from None
 
 
 def _with_progress(making: Any) -> Iterable[Any]:

@@ -93,7 +93,7 @@ def test_an_interval_is_the_same_for_the_same_seed_whatever_stands_beside_it_and
 
 @pytest.mark.parametrize(
     ("windows", "options", "message"),
-    [(6, {}, "6 windows .* longer tape or shorter windows"), (50, {"level": 1.0}, "level = 1.0")],
+    [(6, {}, "6 windows, .* longer tape or shorter windows"), (50, {"level": 1.0}, "level = 1.0")],
 )
 def test_an_interval_that_would_say_nothing_is_refused(windows, options, message):
     with pytest.raises(ConfigError, match=message):
@@ -152,7 +152,20 @@ def test_a_choice_knows_nothing_of_the_test_and_is_judged_on_it_alone():
 def test_cautious_prefers_the_sure_one_and_never_what_is_no_number():
     rng = np.random.default_rng(0)
     sure, wild = 1.0 + 0.1 * rng.standard_normal(60), 1.4 + 30 * rng.standard_normal(60)
-    assert belief.cautious(np.stack([wild, sure, np.full(60, np.nan)], axis=1)) == 1
+    usd = np.stack([wild, sure, np.full(60, np.nan)], axis=1)
+    assert belief.out_of_sample(usd, (Split((0, 60), (50, 60)),)).choices == (1,)
+    assert belief.cautious(usd)[0] == pytest.approx(wild.mean() - chance.error_of_mean(wild, 8))
+
+
+def test_what_training_says_something_is_worth_decides_and_its_result_is_told():
+    """Chosen by worth, the one that earns less; what is said of it is what it earned, where it was not chosen by."""
+    rng = np.random.default_rng(3)
+    usd = rng.standard_normal((120, 3)) + [5.0, 1.0, 0.0]
+    splits = walk_forward(120, 2)
+    found = judge(usd, splits, MINUTE_S, 1, worth=[np.array([-1.0, 2.0, np.nan]), np.array([-np.inf, 2.0, 1.0])])
+    assert found.choices == (1, 1) and judge(usd, splits, MINUTE_S, 1).choices == (0, 0)
+    assert found.tested.mean == pytest.approx(60 * usd[slice(*splits[-1].test), 1].mean())
+    assert found.trained_usd_per_h == pytest.approx(60 * usd[slice(*splits[-1].train), 1].mean())
 
 
 # --- deflation

@@ -1,6 +1,7 @@
 """The search: finds what was planted, spends what it may, is the same every time, and can be taken up again."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -168,6 +169,36 @@ def test_dominated_is_what_two_loops_say(objectives):
     ]
     assert search.dominated_count(scores).tolist() == expected
     assert search.front(scores).tolist() == [count == 0 for count in expected]
+
+
+@pytest.mark.parametrize("pairs", [1, search.PAIRS])
+@pytest.mark.parametrize("objectives", [1, 2, 3, 4, 5])
+def test_the_front_is_what_nothing_dominates(monkeypatch, objectives, pairs):
+    """Against counting who dominates whom, with ties in many, few and no columns, and where nearly all are on it."""
+    monkeypatch.setattr(search, "PAIRS", pairs)
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        scores = rng.standard_normal((int(rng.integers(1, 500)), objectives))
+        scores -= scores.mean(axis=1, keepdims=True) * rng.choice([0.0, 0.8, 1.0])
+        scores[:, : int(rng.integers(0, objectives + 1))] //= rng.choice([0.1, 0.5])
+        scores[:: int(rng.integers(5, 50))] = -np.inf
+        assert np.array_equal(search.front(scores), search.dominated_count(scores) == 0), seed
+    assert search.front(np.zeros((0, objectives))).tolist() == []
+    assert search.front(np.zeros((9, objectives))).all()
+
+
+def test_a_large_front_takes_no_memory_of_pairs():
+    """20,000 rows: a matrix of pairs would have hundreds of millions of entries."""
+    number = np.arange(20_000)
+    none_beats = np.random.default_rng(2).random((20_000, 4))
+    none_beats -= none_beats.mean(axis=1, keepdims=True)
+    half_beats_half = np.stack([-number, number < 10_000, number % 10_000], axis=1).astype(float)
+    for scores, share in ((none_beats, 1.0), (half_beats_half, 0.5)):
+        tracemalloc.start()
+        found = search.front(scores)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert found.mean() == share and peak_bytes < 20e6
 
 
 def test_crowding_is_what_a_loop_says():

@@ -120,3 +120,34 @@ def test_every_tunable_can_be_set(tmp_path, concept):
     lines = "\n".join(f"{field} = 0.25" for field in TUNABLES[concept])
     settings = load(tmp_path, f"[params.{concept}]\n{lines}\n")
     assert settings.params == {concept: dict.fromkeys(TUNABLES[concept], 0.25)}
+
+
+def test_what_is_overridden_is_told_by_name_and_can_be_read_back(tmp_path):
+    text = """
+        [run]
+        capital_usd = 500
+        profile = "aggressive"
+        record = "private.rec"
+        seed = 9
+        [guard]
+        open_orders_max = 50
+        [params.spread]
+        floor_bps = 2
+        [params.signals.combine]
+        skew_gain = 0
+        [market.BTC]
+        max_position_usd = 1000
+        profile = "hip3"
+        [market.BTC.spread]
+        floor_bps = 3
+        """
+    settings = load(tmp_path, text)
+    lines = config.overridden(settings)
+    assert lines == (
+        "run.capital_usd = 500.0", "run.profile = 'aggressive'",
+        "params.signals.combine.skew_gain = 0.0", "params.spread.floor_bps = 2.0",
+        "market.BTC.max_position_usd = 1000.0", "market.BTC.profile = 'hip3'", "market.BTC.spread.floor_bps = 3.0",
+    )  # fmt: skip
+    again = load(tmp_path, "\n".join(lines))
+    assert (again.params, again.market) == (settings.params, settings.market) and again.run.capital_usd == 500.0
+    assert config.overridden(config.Settings()) == ()

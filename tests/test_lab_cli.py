@@ -21,6 +21,8 @@ from exec.lab.store import Manifest, Store
 from exec.lab.study_screen import render
 from exec.lab.wide import Wide
 from mmjax import backtest_cli, calibrate_cli, cli
+from mmjax.calibrate import space
+from mmjax.calibrate_cli import STUDIES
 from mmjax.errors import ConfigError, MmjaxError, TapeError
 
 NAN, INF = float("nan"), float("inf")
@@ -93,6 +95,29 @@ def test_a_name_that_is_none_is_refused(name):
 
 def test_the_help_shows_what_stands_in_brackets():
     assert "[space]" in CliRunner().invoke(cli.app, ["sweep", "--help"]).output
+
+
+@pytest.mark.parametrize("command", ["sweep", "calibrate"])
+@pytest.mark.parametrize("others", [[], ["a.tape", "--name", "s", "--configs", "7"]])
+def test_what_may_be_varied_is_listed_without_a_tape(command, others):
+    listing = [command, *others, "--vary", "list"]
+    told = CliRunner().invoke(cli.app, [*listing, "--json"])
+    assert told.exit_code == 0 and told.stdout == CliRunner().invoke(cli.app, [command, "--json", *listing[1:]]).stdout
+    axes = json.loads(told.stdout)["axes"]
+    assert {one["name"] for one in axes if one["usual"]} == set(space.USUAL) and len(axes) > len(space.USUAL)
+    for one in axes:
+        axis = space.axis(one["name"])
+        assert (one["low"], one["high"], one["log"], one["default"]) == (axis.low, axis.high, axis.log, axis.default)
+    shown = CliRunner().invoke(cli.app, listing)
+    rows = {words[0]: words[1:] for words in map(str.split, shown.stdout.splitlines()) if words}
+    assert shown.exit_code == 0 and all(one["name"] in rows for one in axes)
+    assert rows["spread.risk_aversion"] == ["0.3", "0.03", "3", "log", "yes"]
+    assert not (STUDIES / "s").exists()
+
+
+def test_without_the_word_list_a_tape_is_still_asked_for():
+    result = CliRunner().invoke(cli.app, ["sweep", "--vary", "spread.risk_aversion", "--json"])
+    assert result.exit_code == 2 and "axes" not in result.stdout
 
 
 @pytest.mark.parametrize("seconds", [INF, 1e12, NAN])

@@ -31,6 +31,8 @@ ORIGIN = Provenance(
     code="0.4+0011",
     seed=7,
     markets=("BTC", "ETH"),
+    settings="5e7d",
+    overridden=("run.capital_usd = 500.0", "params.kelly.base_frac = 0.1"),
     found_by="evolution",
     score_usd_per_h=12.5,
     test_usd_per_h=8.0,
@@ -64,7 +66,8 @@ def test_what_is_written_is_what_a_run_loads(tmp_path):
 
 def test_the_provenance_is_all_there(tmp_path):
     said = tomllib.loads(promote.text(TABLES, changed(exact=EXACT)))["provenance"]
-    plain = dataclasses.asdict(ORIGIN) | {"markets": ["BTC", "ETH"], "exact": "agrees"}
+    listed = {"markets": ["BTC", "ETH"], "overridden": list(ORIGIN.overridden)}
+    plain = dataclasses.asdict(ORIGIN) | listed | {"exact": "agrees"}
     measured = {f"exact_{name}": value for name, value in dataclasses.asdict(EXACT).items() if name != "agrees"}
     assert said == plain | measured
     assert tomllib.loads(promote.text(TABLES, ORIGIN))["provenance"]["exact"] == "not run"
@@ -137,8 +140,9 @@ def test_of_a_verdict_with_an_interval(tmp_path):
     usd = np.random.default_rng(1).normal(0.3, 1.0, (120, 8))
     found = judge(usd, walk_forward(120, 2, purge=1), 60.0, seed=1, trials=99)
     origin = promote.provenance(
-        found, sweep="s", tape="t", data_hash="d", code="c", seed=1, markets=("BTC",), found_by="sobol"
-    )
+        found, sweep="s", tape="t", data_hash="d", code="c", seed=1, markets=("BTC",), settings="h", overridden=(),
+        found_by="sobol",
+    )  # fmt: skip
     assert (origin.trials, origin.test_hours) == (99, 0.5)
     assert origin.test_low_usd_per_h < origin.test_usd_per_h < origin.test_high_usd_per_h
     assert origin.test_usd_per_h == pytest.approx(60 * usd[90:, found.choice].mean())
@@ -191,6 +195,20 @@ def test_what_a_config_says_of_every_market_holds_for_those_of_the_params_file(t
 def test_a_bad_params_file_is_named(tmp_path, params, message):
     with pytest.raises(ConfigError, match=message):
         layers(tmp_path, params)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "# nothing\n", "[provenance]\nsweep = 'wide'\n", "[params]\n", "[params.spread]\n", "[market.BTC]\n"]
+)
+def test_a_params_file_that_sets_nothing_is_refused(tmp_path, text):
+    with pytest.raises(ConfigError, match=r"params file '.*params.toml' sets no parameter.*do without the file"):
+        layers(tmp_path, text)
+
+
+def test_a_params_file_may_be_of_one_market_alone(tmp_path):
+    assert layers(tmp_path, "[market.BTC]\nmax_position_usd = 5\n").market["BTC"].max_position_usd == 5.0
+    tuned = layers(tmp_path, "[market.BTC.spread]\nfloor_bps = 5\n").market["BTC"]
+    assert tuned.params == {"spread": {"floor_bps": 5.0}}
 
 
 def test_a_params_file_that_is_not_there(tmp_path):

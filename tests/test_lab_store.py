@@ -189,7 +189,7 @@ def test_a_damaged_note_is_set_aside(tmp_path, text):
         ({"space": [*MANIFEST.space[:1], "kelly.base_frac=0.1:1.0"]}, r"search space: there \[\"spread.floor_bps"),
         ({"space": MANIFEST.space[::-1]}, "another search space"),
         ({"seed": 8}, "another seed: there 7, here 8"),
-        ({"code": "0.5+0022"}, r"another version of the code: there 0.4\+0011, here 0.5\+0022"),
+        ({"code": "0.5+0022"}, r"this program: there 0.4\+0011, here 0.5\+0022; .*run it again under another"),
         ({"options": {"window_s": 60.0, "queue": {"model": "risk"}}}, "options: queue: model: there log, here risk"),
         ({"options": {"window_s": 60.0}}, "another set of options: queue: there .*, here nothing"),
     ],

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import re
+import tracemalloc
 
 import jax
 import numpy as np
@@ -14,9 +15,10 @@ from exec import machine
 from exec.lab import calibrating, memory, sweeping, tape_file
 from exec.lab.calibrating import Effort
 from exec.lab.rig import rig
-from exec.lab.study import Options, Study
+from exec.lab.study import Options, Rolled, Study
 from mmjax import calibrate_cli, cli, config, model
 from mmjax.calibrate import search, space
+from mmjax.calibrate.score import Scores
 from mmjax.calibrate.sweep import Accounts, Friction, Sizes
 from mmjax.errors import ConfigError, TapeError
 
@@ -182,8 +184,24 @@ def test_a_calibration_finds_judges_and_resumes(tmp_path):
     assert whole.choice == again.choice and np.array_equal(whole.rolled.usd, again.rolled.usd)
     assert whole.found_by[0] == "settings in force" and len(whole.found_by) == len(whole.unit)
     assert whole.trials >= 8 and whole.belief.trials == whole.trials
-    trained = whole.trained.pnl_usd_per_h - whole.trained.pnl_error_usd_per_h
-    assert trained[whole.choice] >= trained[0] - 1e-6  # what was known was among the candidates
+    worth = calibrating.cautious_worth(whole.trained)
+    assert worth[whole.choice] == worth.max() >= worth[0]  # what was known was among the candidates
+    assert dataclasses.replace(whole, belief=None).choice == whole.choice
+
+
+def test_risk_counts_to_the_end(tmp_path):
+    """Where risk is dear, training chooses another configuration than the P&L alone would."""
+    options = dataclasses.replace(OPTIONS, risk_mult=1e5)
+    found = calibrating.calibrate(study(tmp_path / "c", "calibration", options=options), EFFORT)
+    worth = found.trained.utility_usd_per_h - found.trained.pnl_error_usd_per_h
+    by_pnl = found.trained.pnl_usd_per_h - found.trained.pnl_error_usd_per_h
+    assert found.choice == found.belief.choice == np.argmax(worth) != np.argmax(by_pnl)
+
+
+def test_a_sick_configuration_is_worth_least():
+    names = [field.name for field in dataclasses.fields(Scores)]
+    scores = Scores(**dict.fromkeys(names, np.array([1.0, np.nan, 3.0])) | {"sick": np.array([False, True, False])})
+    assert calibrating.cautious_worth(scores).tolist() == [0.0, -np.inf, 0.0]
 
 
 def test_the_test_windows_have_no_part_in_the_search(tmp_path):
@@ -225,15 +243,54 @@ def planned(limit_mb, **other):
     return memory.planned(tape=rigged().tape, limit_mb=limit_mb, **asked)
 
 
+def mapped_mb():
+    """Of the tape."""
+    return (rigged().tape.floats.nbytes + rigged().tape.ints.nbytes) / 1e6
+
+
+def least_mb():
+    """Of a limit that is no refusal."""
+    return int(re.search(r"need (\d+)", str(pytest.raises(ConfigError, planned, 100).value))[1])
+
+
 def test_the_block_shrinks_to_the_budget():
     free, most_mb = planned(0)
     assert free.block == 256
-    tight, needed_mb = planned(most_mb - 5)
+    tight, needed_mb = planned(most_mb - mapped_mb() - 5)
     assert tight.block < 256 and needed_mb <= most_mb - 5
     with pytest.raises(ConfigError, match=r"memory_mb = 100: 8 configurations at a time on 2 devices need \d+"):
         planned(100)
-    least = int(re.search(r"need (\d+)", str(pytest.raises(ConfigError, planned, 100).value))[1])
-    assert planned(least + 1)[0].block == 8
+    assert planned(least_mb() + 1)[0].block == 8
+
+
+@pytest.mark.parametrize("axes", [AXES, space.USUAL])
+def test_the_plan_has_room_for_judging_and_not_much_more(tmp_path, axes):
+    """20,000 made-up results: what they take, and what concluding from them takes on top."""
+    made, count = study(tmp_path / "s", axes=axes), 20_000
+    rng = np.random.default_rng(1)
+    scores = Scores(**{field.name: rng.random(count) for field in dataclasses.fields(Scores)})
+    scores = dataclasses.replace(scores, sick=np.zeros(count, bool))
+    usd = rng.standard_normal((made.sweep.windows, 1, count)).astype(np.float32)
+    values = np.zeros((count, len(axes)), np.float32)
+    unit = rng.random((count, len(axes)))
+    held_bytes = unit.nbytes + values.nbytes + usd.nbytes + 8 * count * len(dataclasses.fields(Scores))
+    tracemalloc.start()
+    found = sweeping.concluded(made, unit, Rolled(values, scores, usd))
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.belief is not None and found.effects is not None
+    planned_bytes = count * memory.judged_bytes(made.sweep.windows, 1, len(axes))
+    assert 0.75 * planned_bytes <= held_bytes + peak_bytes <= planned_bytes
+
+
+def test_what_is_judged_counts_and_the_tape_on_disk_is_told_and_not_limited():
+    most_mb = planned(0)[1]
+    judged_mb = planned(0, configs=10_000, axes=8)[1]
+    each_mb = memory.judged_bytes(len(rigged().tape) // 600, 1, 8) / 1e6
+    assert judged_mb - most_mb == pytest.approx(memory.PROGRAM_MB + 10_000 * each_mb)
+    with pytest.raises(ConfigError, match="fewer --configs"):
+        planned(most_mb, configs=10_000_000, axes=8)
+    assert planned(least_mb() + 1)[1] == pytest.approx(least_mb() + mapped_mb(), abs=1.0)
 
 
 # --- the command line
@@ -272,6 +329,14 @@ def test_nonsense_is_named(tape_folder, words, error, said):
         say("sweep", tape_folder, "--name", "s", "--warmup-s", "10", "--window-s", "10", *words)
 
 
+def test_a_sweep_whose_results_do_not_fit_is_refused_before_it_begins(tape_folder, monkeypatch):
+    monkeypatch.setattr(sweeping, "sweep", lambda *_: pytest.fail("it began"))
+    words = ("--name", "s", "--warmup-s", "10", "--window-s", "10", "--memory-mb", "3000", "--configs", 2**20)
+    with pytest.raises(ConfigError, match="memory_mb = 3000.*fewer --configs"):
+        say("sweep", tape_folder, *words)
+    assert not (tape_folder.parent / "studies").exists()
+
+
 def test_no_tape_is_named(tmp_path):
     with pytest.raises(TapeError, match="no.tape"):
         say("sweep", tmp_path / "no.tape", "--name", "s")
@@ -292,7 +357,13 @@ def test_a_params_file_quotes_what_was_chosen(tmp_path):
     settings = config.load_params(tmp_path / "params.toml", model.tunables())
     values = space.of_settings(made.space, settings)
     assert np.array_equal(values, found.rolled.values[found.choice])
-    assert settings.provenance["data_hash"] == "the tape" and settings.provenance["trials"] == found.trials
+    said = settings.provenance
+    assert said["data_hash"] == "the tape" and said["trials"] == found.trials
+    assert said["settings"] == made.manifest.options["settings"] and said["overridden"] == []
+    made.rig = dataclasses.replace(made.rig, settings=config.Settings(params={"kelly": {"base_frac": 0.1}}))
+    calibrate_cli._write_params(tmp_path / "params.toml", made, found)
+    said = config.load_params(tmp_path / "params.toml", model.tunables()).provenance
+    assert said["overridden"] == ["params.kelly.base_frac = 0.1"]
 
 
 def test_what_gradients_found_is_marked_and_needs_the_exact_tier(tmp_path, monkeypatch):

@@ -1,12 +1,14 @@
 """`mmjax tape`: what it prints and what it refuses."""
 
 import json
+import signal
 
 import pytest
+import zstandard
 from typer.testing import CliRunner
 
-from exec.lab import tape_file
-from mmjax.errors import ConfigError, TapeError
+from exec.lab import grid, tape_file, tape_screen
+from mmjax.errors import ConfigError, MmjaxError, TapeError
 from mmjax.tape_cli import app
 
 
@@ -75,3 +77,69 @@ def test_what_cannot_be_is_said(tmp_path, words, error, said):
     with pytest.raises(error, match=said):
         run(*(places.get(word, word) for word in words))
     assert not (tmp_path / "OUT").exists()
+
+
+# --- time that goes back
+
+
+def recorded(folder, seconds):
+    """Raw frames of best prices at these local times."""
+    folder.mkdir()
+    tiers = [[56, {"marginTiers": [{"lowerBound": "0.0", "maxLeverage": 40}]}]]
+    universe = [{"name": "BTC", "szDecimals": 5, "maxLeverage": 40, "marginTableId": 56}]
+    ctx = {"funding": "0.0", "openInterest": "1", "oraclePx": "100", "markPx": "100", "dayNtlVlm": "4000.5"}
+    (folder / "meta.json").write_text(json.dumps([{"universe": universe, "marginTables": tiers}, [ctx]]))
+    lines = []
+    for second in seconds:
+        quotes = [{"px": px, "sz": "1.5", "n": 2} for px in ("100.0", "100.1")]
+        frame = {"channel": "bbo", "data": {"coin": "BTC", "time": 1_757_015_216_000 + 1000 * second, "bbo": quotes}}
+        lines.append(f"{1_757_015_216_000_000_000 + second * 10**9} {json.dumps(frame)}\n")
+    (folder / "BTC.zst").write_bytes(zstandard.compress("".join(lines).encode()))
+    return folder
+
+
+def test_a_recording_that_runs_backwards_is_refused(tmp_path):
+    source = recorded(tmp_path / "reversed", range(90, 0, -1))
+    with pytest.raises(TapeError, match=r"reversed: 88 rows go back in time .*runs backwards.*build again"):
+        run("build", source, "--out", tmp_path / "t")
+    assert [path.name for path in tmp_path.iterdir()] == ["reversed"]
+
+
+def test_a_few_rows_that_go_back_are_skipped_and_counted(tmp_path):
+    source = recorded(tmp_path / "some", [*range(20), 5, 6, 7, *range(20, 40)])
+    said = json.loads(run("build", source, "--out", tmp_path / "t", "--json"))
+    assert said["other_defects"]["*"]["time_reversed"] == 3 and said["seconds"] >= 39
+
+
+def test_a_clock_that_was_set_back_costs_what_it_costs(tmp_path):
+    """More rows are skipped than used, and yet there are two minutes of tape."""
+    source = recorded(tmp_path / "back", [*range(120), *range(-900, 0)])
+    said = json.loads(run("build", source, "--out", tmp_path / "t", "--json"))
+    assert said["other_defects"]["*"]["time_reversed"] == 900 and said["seconds"] >= 119
+
+
+# --- ended from outside
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_build_that_is_ended_says_so_and_leaves_nothing(tmp_path, monkeypatch, number):
+    pieces = grid.Build.pieces
+
+    def ended(making):
+        for piece in pieces(making):
+            assert [path.name[:8] for path in tmp_path.iterdir()] == [".t.half-"]
+            signal.raise_signal(number)
+            yield piece
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(grid.Build, "pieces", ended)
+    with pytest.raises(MmjaxError, match="^interrupted; nothing is kept of '.*t': build it again$"):
+        run("build", "--synthetic", 1, "--out", tmp_path / "t")
+    assert list(tmp_path.iterdir()) == [] and signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_build_that_is_ended_behind_its_end_keeps_the_tape(tmp_path, monkeypatch):
+    monkeypatch.setattr(tape_screen, "overview", lambda *_: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(MmjaxError, match="^interrupted; '.*t' is whole$"):
+        run("build", "--synthetic", 1, "--out", tmp_path / "t")
+    tape_file.load(tmp_path / "t")

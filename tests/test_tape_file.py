@@ -76,6 +76,41 @@ def test_nothing_stays_of_a_tape_that_was_not_finished(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def killed(folder, name="a"):
+    """What kill -9 leaves of a tape: a folder that nobody locks."""
+    draft = folder / f".{name}.half-x1"
+    draft.mkdir()
+    (draft / "floats.npy").write_bytes(b"half")
+    return draft
+
+
+def test_what_a_killed_program_left_is_removed_by_the_next_of_that_name(tmp_path, caplog):
+    own, of_another = killed(tmp_path), killed(tmp_path, "b")
+    not_ours = tmp_path / ".a.half-notes"
+    not_ours.mkdir()
+    (not_ours / "notes.txt").write_text("keep")
+    (tmp_path / ".a.half-file").write_text("keep")
+    tape_file.save(tmp_path / "a", made())
+    assert not own.exists() and of_another.exists() and "half written" in caplog.text
+    assert (not_ours / "notes.txt").exists() and (tmp_path / ".a.half-file").exists()
+
+
+def test_what_a_living_program_is_writing_stays(tmp_path):
+    """Two build one tape: the first to finish has it, the other is refused, and neither harms the other."""
+    tape = made()
+
+    def slow():
+        yield tape.floats[:20], tape.ints[:20]
+        drafts = list(tmp_path.glob(".a.half-*"))
+        tape_file.save(tmp_path / "a", tape)  # the second, begun and finished meanwhile
+        assert len(drafts) == 1 and drafts[0].exists()
+        yield tape.floats[20:], tape.ints[20:]
+
+    with pytest.raises(TapeError, match="not written"):
+        tape_file.save_pieces(tmp_path / "a", slow(), lambda floats, ints: tape)
+    assert same(tape_file.load(tmp_path / "a"), tape) and [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch):
     def full(self, piece):
         raise OSError(errno.ENOSPC, "No space left on device")

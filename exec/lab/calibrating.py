@@ -2,8 +2,9 @@
 
     search     Sobol points, halving, evolution strategies (`mmjax.calibrate.search`), on training windows alone
     finalists  the best and the most different of what it found, and the settings in force, over the whole tape
-    belief     walk-forward among the finalists: the interval of the one that training chose, on windows that had no
-               part in choosing it, and how much of what it showed luck explains (`mmjax.calibrate.belief`)
+    belief     walk-forward among the finalists: the interval of the one that training chose, by utility less the
+               error of its P&L, on windows that had no part in choosing it, and how much of what it showed luck
+               explains (`mmjax.calibrate.belief`)
 
 Nothing of the test is looked at before the finalists are fixed.
 """
@@ -78,7 +79,12 @@ class Calibrated:
         """Row of the configuration that training chose."""
         if self.belief is not None:
             return self.belief.choice
-        return int(np.argmax(self.trained.utility_usd_per_h))
+        return int(np.argmax(cautious_worth(self.trained)))
+
+
+def cautious_worth(scores: Scores) -> np.ndarray:
+    """By which training chooses, [C]: utility, which the search was led by, less one standard error of the P&L."""
+    return np.where(scores.sick, -np.inf, scores.utility_usd_per_h - scores.pnl_error_usd_per_h)
 
 
 def plan(study: Study, effort: Effort) -> tuple[search.Plan, tuple[Split, ...]]:
@@ -181,6 +187,7 @@ def _judged(
     why_not, effects, believed = sweeping.moved_settings(study), None, None
     start_unit, start = began
     earned = start.usd.sum(axis=1, dtype=np.float64)[study.warmup_windows :]
+    trained = [study.scored(tally, *split.train) for split in splits]
     try:
         believed = belief.judge(
             score.windowed_usd(tally),
@@ -188,11 +195,11 @@ def _judged(
             study.window_s,
             study.seed,
             trials=hunt.trial_count + looks,
+            worth=[cautious_worth(one) for one in trained],
             tried_usd=earned,
         )
     except ConfigError as failure:
         why_not.append(f"what may be believed: {failure}")
-    train, test = splits[-1].train, splits[-1].test
     try:
         effects = identify.effects(start_unit, study.space.names, earned, study.window_s, study.seed)
     except ConfigError as failure:
@@ -202,8 +209,8 @@ def _judged(
         unit=unit,
         found_by=found_by,
         rolled=Rolled(values, study.scored(tally, study.warmup_windows), by_market_usd(tally)),
-        trained=study.scored(tally, *train),
-        tested=study.scored(tally, *test),
+        trained=trained[-1],
+        tested=study.scored(tally, *splits[-1].test),
         belief=believed,
         splits=splits,
         start_unit=start_unit,

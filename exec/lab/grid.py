@@ -41,6 +41,7 @@ GRIDS_NS = (NS_PER_MS, 60 * NS_PER_S)  # finest and coarsest
 BBO_LEVELS_KEPT = 20  # former best prices that a market without snapshots remembers, as on the paper venue's tapes
 MOST_LEVELS = 100  # of the book or of traded prices: an interval stays two blocks
 LONGEST_HOLE_S = 6 * 3600.0
+BACKWARDS_S = 60.0  # less is left of a recording that runs backwards: what is within a second of its first row
 PIECE = 4096  # intervals
 LEVELS = 1  # own slots of the feed's arrays, which nobody fills here
 
@@ -220,12 +221,12 @@ class Build:
         self._open: list[tuple[int, str] | None] = [None] * len(specs)  # holes that have not ended: first, reason
         self._holes: list[tuple[int, int, int, str]] = []  # row, first, last, reason
         self._start_ns = self.at_ns = 0
-        self._steps = 0
+        self._steps = self._taken = 0
 
     def pieces(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Consecutive intervals as packed floats [n, F, A], ints [n, I, A].
 
-        Raises TapeError when the source has no event, or is silent for longer than a hole may be.
+        Raises TapeError when the source has no event, is silent for longer than a hole may be, or runs backwards.
         """
         rows: list[tuple[np.ndarray, np.ndarray]] = []
         for end_ns in self._ends():
@@ -235,6 +236,7 @@ class Build:
                 rows = []
         if not self._steps:
             raise TapeError(f"{self._source.name}: no event in it, nothing to put on a tape")
+        self._check_direction()
         if rows:
             yield _stack(rows)
         for row in range(len(self._open)):
@@ -281,6 +283,7 @@ class Build:
         """Hands an event to the feed; what the feed counts against it goes under its market's name."""
         counts = self._feed.counts
         before = counts.total()
+        self._taken += 1
         self._feed.on_event(event, local_ns)
         self._collector.heard(event)
         coin = _coin(event)
@@ -296,6 +299,16 @@ class Build:
             raise TapeError(
                 f"{self._source.name}: nothing for {hole_s / 3600:.1f} h after {self.at_ns / NS_PER_S:.0f} s (unix); "
                 f"build a tape of each part, or allow holes of more than {self._longest_hole_s / 3600:g} h"
+            )
+
+    def _check_direction(self) -> None:
+        """Refuses what is short only because most of it went back in time, which its source has skipped."""
+        skipped = sum(counts.get("time_reversed", 0) for counts in self._source.defects.values())
+        seconds = self._steps * self._grid_ns / NS_PER_S
+        if skipped > self._taken and seconds < BACKWARDS_S:
+            raise TapeError(
+                f"{self._source.name}: {skipped:,} rows go back in time and were skipped, {seconds:g} s are left: it "
+                "runs backwards, or its clock was set back; put its rows in order of their local time and build again"
             )
 
     def _close(self, end_ns: int) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,19 @@ SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
 
 
 @contextlib.contextmanager
+def ended_alike() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does, so that what is half done is undone on the way out."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
 def heard(words: str) -> Iterator[None]:
     """Says `words` on stderr at the first Ctrl-C; does nothing where signals are someone else's."""
     if threading.current_thread() is not threading.main_thread():

@@ -37,8 +37,10 @@ class Exact:
 class Provenance:
     """Where a configuration comes from; usd per hour, of all markets of the tape together.
 
-    sweep: name of the store.  tape, data_hash, code, seed: of its manifest.  markets: on the tape.  found_by: the stage
-    that proposed it.  score: of training.  test_*: on windows that had no part in choosing; low and high at test_level.
+    sweep: name of the store.  tape, data_hash, code, seed: of its manifest.  markets: on the tape.  settings: digest of
+    the tunables and limits that all configurations began with.  overridden: what of those is not as the defaults have
+    it, see `config.overridden`; the tables of the file are over them.  found_by: the stage that proposed it.
+    score: of training.  test_*: on windows that had no part in choosing; low and high at test_level.
     See `belief.Belief` for the others.  exact: None while it has not been run.
     """
 
@@ -48,6 +50,8 @@ class Provenance:
     code: str
     seed: int
     markets: tuple[str, ...]
+    settings: str
+    overridden: tuple[str, ...]
     found_by: str
     score_usd_per_h: float
     test_usd_per_h: float

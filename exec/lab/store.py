@@ -42,9 +42,13 @@ COMPARED = {
     "format": "format of the store",
     "space": "search space",
     "tape": "tape",
-    "code": "version of the code",
+    "code": "version of this program",
     "seed": "seed",
     "options": "set of options",
+}
+REMEDIES = {
+    "code": "results of two versions are not mixed (behind the + is a digest of the program's own files: any edit is "
+    "another version); run it again under another name, or with the version that it was begun with"
 }
 
 
@@ -249,10 +253,8 @@ def _check_manifest(folder: Path, found: dict[str, Any], wanted: dict[str, Any],
             continue
         difference = _difference(found.get(key), wanted[key])
         if key not in tolerate:
-            raise ConfigError(
-                f"sweep {folder.name!r} was begun with another {what}: {difference}; choose another name, or go on "
-                "with what it was begun with"
-            )
+            remedy = REMEDIES.get(key, "choose another name, or go on with what it was begun with")
+            raise ConfigError(f"sweep {folder.name!r} was begun with another {what}: {difference}; {remedy}")
         log.warning("sweep %s was begun with another %s: %s", folder.name, what, difference)
 
 

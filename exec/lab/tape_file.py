@@ -1,14 +1,18 @@
 """A tape on disk: a folder with `manifest.json`, `floats.npy` and `ints.npy`, which any numpy can map into memory.
 
 A tape is written beside its place and moved there when everything is on disk, so that a folder of its name is whole.
+Who writes it holds a lock, which the system lets go when a program is killed: the next one of that name removes it.
 The manifest is written last and has the hash of the arrays: whoever was calibrated on a tape names it by `data_hash`.
 """
 
 import contextlib
 import dataclasses
 import errno
+import fcntl
+import glob
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -21,6 +25,8 @@ import numpy as np
 
 from mmjax.errors import ConfigError, TapeError
 from mmjax.sim.tape import Facts, Hole, Interval, Tape
+
+log = logging.getLogger(__name__)
 
 FORMAT, VERSION = "mmjax tape", 1
 MANIFEST, FLOATS, INTS = "manifest.json", "floats.npy", "ints.npy"
@@ -81,15 +87,12 @@ def save_pieces(
         raise ConfigError(f"tape {str(path)!r}: there is something of that name; name another or remove it")
     with _said_in_words(path, "not written: "):
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.half-", dir=path.parent))
-    try:
-        with _said_in_words(path, "not written: "):
-            tape, manifest = _write(draft, pieces, describe)
-            draft.chmod(0o755)
-            os.rename(draft, path)
-            _sync(path.parent)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    _drop_half_written(path)
+    with _said_in_words(path, "not written: "), _draft(path) as draft:
+        tape, manifest = _write(draft, pieces, describe)
+        draft.chmod(0o755)
+        os.rename(draft, path)
+        _sync(path.parent)
     return dataclasses.replace(tape, floats=_map(path / FLOATS), ints=_map(path / INTS)), manifest
 
 
@@ -158,6 +161,49 @@ def _check_sizes(path: Path, manifest: Manifest) -> None:
 def _tape(path: Path, manifest: Manifest, floats: np.ndarray, ints: np.ndarray) -> Tape:
     shared = {field.name for field in dataclasses.fields(Tape)} - {"floats", "ints"}
     return Tape(floats=floats, ints=ints, **{name: getattr(manifest, name) for name in shared})
+
+
+@contextlib.contextmanager
+def _draft(path: Path) -> Iterator[Path]:
+    """A folder beside `path` to write in, locked; gone afterwards unless it was moved."""
+    draft = Path(tempfile.mkdtemp(prefix=_half_of(path), dir=path.parent))
+    try:
+        with _locked(draft):
+            yield draft
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _drop_half_written(path: Path) -> None:
+    """Removes what programs that were killed left of a tape of this name, where that can be told."""
+    for draft in path.parent.glob(f"{glob.escape(_half_of(path))}*"):
+        with contextlib.suppress(OSError):  # nobody else's folder stops a build
+            if draft.is_symlink() or not {file.name for file in draft.iterdir()} <= {MANIFEST, FLOATS, INTS}:
+                continue
+            with _locked(draft) as is_ours:
+                if is_ours:
+                    shutil.rmtree(draft)
+                    log.warning("%s: half written by a program that was killed; removed", draft)
+
+
+def _half_of(path: Path) -> str:
+    """How the name of a folder begins in which `path` is being written."""
+    return f".{path.name}.half-"
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Whether this program holds the folder meanwhile; not where another one does, or the disk has no locks."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_ours = True
+    except OSError:
+        is_ours = False
+    try:
+        yield is_ours
+    finally:
+        os.close(handle)
 
 
 def _write(draft: Path, pieces: Pieces, describe: Callable[[np.ndarray, np.ndarray], Tape]) -> tuple[Tape, Manifest]:

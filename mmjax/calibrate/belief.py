@@ -11,7 +11,7 @@ overfitting      how often the best half-sample choice is below the middle in th
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats
@@ -24,7 +24,7 @@ from mmjax.errors import ConfigError
 EULER = 0.5772156649015329
 LEAST_TRAIN, LEAST_TEST = 4, 2  # windows; with fewer there is nothing to choose on, or nothing to judge by
 PARTS = 12  # of the time axis, 924 ways to halve it
-HALVES_AT_ONCE = 128  # bounds the memory: so many halves of every configuration
+CELLS_AT_ONCE = 2**18  # bounds the memory: so many halves of configurations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,17 +105,19 @@ def walk_forward(
     )
 
 
-def cautious(train_usd: np.ndarray) -> int:
-    """The configuration whose mean P&L less one standard error is largest; train_usd [n, C]."""
-    error = chance.error_of_mean(train_usd, chance.usual_block(len(train_usd)))
-    return int(np.argmax(_finite(train_usd.mean(axis=0) - error)))
+def cautious(train_usd: np.ndarray) -> np.ndarray:
+    """Mean P&L less one standard error, [C]; train_usd [n, C]."""
+    return train_usd.mean(axis=0) - chance.error_of_mean(train_usd, chance.usual_block(len(train_usd)))
 
 
-def out_of_sample(
-    usd: np.ndarray, splits: tuple[Split, ...], choose: Callable[[np.ndarray], int] = cautious
-) -> OutOfSample:
-    """Of `choose`, which sees the training windows [n, C] of `usd` [W, C] only."""
-    choices = tuple(choose(usd[slice(*split.train)]) for split in splits)
+def out_of_sample(usd: np.ndarray, splits: tuple[Split, ...], worth: Sequence[np.ndarray] | None = None) -> OutOfSample:
+    """Of choosing in every split what is worth most, from candidates usd [W, C].
+
+    worth: of each split, what its training windows alone say that each is worth, [C]; left out: `cautious`.
+    """
+    if worth is None:
+        worth = [cautious(usd[slice(*split.train)]) for split in splits]
+    choices = tuple(int(np.argmax(_finite(one))) for one in worth)
     tested = [usd[slice(*split.test), choice] for split, choice in zip(splits, choices, strict=True)]
     trained = [usd[slice(*split.train), choice].mean() for split, choice in zip(splits, choices, strict=True)]
     return OutOfSample(splits, choices, np.concatenate(tested), float(np.mean(trained)))
@@ -127,12 +129,13 @@ def judge(
     window_s: float,
     seed: int,
     trials: int | None = None,
-    choose: Callable[[np.ndarray], int] = cautious,
+    worth: Sequence[np.ndarray] | None = None,
     level: float = 0.95,
     tried_usd: np.ndarray | None = None,
 ) -> Belief:
     """Of candidates usd [W, C], P&L of every window; trials: configurations tried to find them, at least C.
 
+    worth: by which they are chosen, see `out_of_sample`; what is said of the choice is of its P&L all the same.
     tried_usd [w, n]: of a fair sample of those, for how alike they are; left out: the candidates are one.  Candidates
     that a search left over differ less than all that it tried, so their ratios are taken to vary no less than chance
     alone makes those of the trials vary.
@@ -141,7 +144,7 @@ def judge(
     """
     usd = np.asarray(usd, np.float64)
     per_h = HOUR_S / window_s
-    found = out_of_sample(usd, splits, choose)
+    found = out_of_sample(usd, splits, worth)
     choice, last = found.choices[-1], splits[-1]
     train = usd[slice(*last.train)]
     tested = chance.interval(usd[slice(*last.test), choice], seed, level)
@@ -251,8 +254,9 @@ def overfit_probability(sample: np.ndarray, parts: int = PARTS) -> float:
         float,
     )
     lost = 0.0
-    for first in range(0, len(half), HALVES_AT_ONCE):
-        inside = half[first : first + HALVES_AT_ONCE]
+    at_once = max(1, CELLS_AT_ONCE // configs)
+    for first in range(0, len(half), at_once):
+        inside = half[first : first + at_once]
         best = np.argmax(_half_sharpe(inside, sums, squares, length), axis=1)
         outside = _half_sharpe(1.0 - inside, sums, squares, length)
         own = np.take_along_axis(outside, best[:, None], axis=1)

@@ -98,8 +98,8 @@ def interval(sample: np.ndarray, seed: int, level: float = 0.95, draws: int = 20
     blocks = windows / block
     if blocks < FEWEST_BLOCKS:
         raise ConfigError(
-            f"{windows} windows with a memory of {block:.1f}: too few for an interval, at least "
-            f"{int(np.ceil(FEWEST_BLOCKS * block))} are needed; use a longer tape or shorter windows"
+            f"{windows} windows, of which {block:.1f} in a row are too alike to count apart: too few for an interval, "
+            f"at least {int(np.ceil(FEWEST_BLOCKS * block))} are needed; use a longer tape or shorter windows"
         )
     mean = np.mean(sample, axis=0)
     means = _resampled_means(sample, block, draws, seed)
