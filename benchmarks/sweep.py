@@ -14,7 +14,7 @@ the same with accounts of their own.  Each in a process of its own, without a ca
                                  alike, over ours at 1024 configurations: all our cores against its one process, its
                                  fastest script, timed before and after ours; reading the events is not counted either
     agreement                    see `benchmarks.sweep_rival`
-    exact                        see `benchmarks.sweep_exact`; a quarter of an hour on two cores
+    exact                        see `benchmarks.sweep_exact`; half an hour on two cores
 
 On machines with a GPU all three are measured there too, as static_gpu and so on.
 """
