@@ -343,7 +343,8 @@ def _results_table(configs: list[dict[str, Any]]) -> Any:
 def _gaps_table(comparison: dict[str, Any]) -> Any:
     from exec.lab.wide import Wide
 
-    left = f", {comparison['windows_left']} windows in one tier only" * (comparison["windows_left"] > 0)
+    fewer = comparison["windows_left"]
+    left = f", {fewer} window{'s' * (fewer != 1)} in one tier only" * (fewer > 0)
     many = f"{comparison['configs']} configuration{'s' * (comparison['configs'] != 1)}"
     title = f"Fast against exact: {many}, {comparison['windows']} windows{left}"
     markets = [*comparison["markets"], comparison["together"]][: None if len(comparison["markets"]) > 1 else 1]
