@@ -1,6 +1,7 @@
 """Sweeps: how many configurations pass over how much market in a second, and how near hftbacktest the results are.
 
-    python -m benchmarks.sweep [--json] [--data PATH] [--synthetic] [--parts speed,rival,agree,exact] [--case-s 15]
+    python -m benchmarks.sweep [--json] [--data PATH] [--synthetic] [--parts speed,rival,agree,exact]
+                              [--case-s 15] [--grid-ms 100]
 
 static is a ladder of four levels a side that needs no model (`benchmarks/rival/README.md`), every market in an account
 of its own, as hftbacktest has it; full the whole step, eight levels, one account over all markets, as live; full_own
@@ -172,12 +173,15 @@ def options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--synthetic", action="store_true", help="the synthetic market instead")
     parser.add_argument("--parts", default=",".join(PARTS[:-1]))
     parser.add_argument("--case-s", type=float, default=15.0, help="seconds of a run")
+    parser.add_argument("--grid-ms", type=int, default=100, help="of the tape, and of the rival's decisions")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     asked = parser.parse_args(words)
     asked.parts = tuple(part for part in asked.parts.split(",") if part)
     unknown = [part for part in asked.parts if part not in PARTS]
     if unknown or not asked.parts:
         raise ConfigError(f"parts = {','.join(unknown)!r}: choose from {', '.join(PARTS)}")
+    if asked.grid_ms < 1:
+        raise ConfigError(f"grid_ms = {asked.grid_ms}: must be at least 1")
     return asked
 
 
@@ -198,10 +202,12 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
         left_out.append("hftbacktest: not installed; `make rival` does it")
     elif synthetic:
         left_out.append("hftbacktest: it runs on recordings alone")
+    if synthetic and "exact" in asked.parts:
+        left_out.append("exact: the exact tier replays recordings alone")
     meets_rival = not synthetic and call.PYTHON.exists()
     result: dict[str, Any] = {"config_market_steps_per_s": {}, "left_out": left_out}
     with tempfile.TemporaryDirectory() as folder:
-        tape, events = _tape(None if synthetic else asked.data, Path(folder) / "tape", meets_rival)
+        tape, events = _tape(None if synthetic else asked.data, Path(folder) / "tape", asked.grid_ms, meets_rival)
         result["ran_on"] = _ran_on(tape)
         clock = Clock(tape, events) if meets_rival and "rival" in asked.parts else None
         if "speed" in asked.parts or clock:
@@ -254,7 +260,7 @@ class Clock:
         return found
 
 
-def _tape(data: Path | None, path: Path, with_events: bool) -> tuple[Any, list[Any]]:
+def _tape(data: Path | None, path: Path, grid_ms: int, with_events: bool) -> tuple[Any, list[Any]]:
     """The tape, also saved, and the same markets as events for the rival."""
     from benchmarks.rival import events as rival
     from exec.lab import grid, tape_file
@@ -262,7 +268,7 @@ def _tape(data: Path | None, path: Path, with_events: bool) -> tuple[Any, list[A
     from exec.lab.synthetic import Synthetic
 
     source = Synthetic(SYNTHETIC_S, markets=SYNTHETIC_MARKETS) if data is None else Parquet(data)
-    tape = grid.build(source)
+    tape = grid.build(source, grid_ms * 10**6)
     tape_file.save(path, tape)
     events = {market.coin: market for market in rival.markets(data)} if with_events else {}
     return tape, [events[coin] for coin in tape.coins] if events else []

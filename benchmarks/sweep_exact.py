@@ -24,7 +24,6 @@ from exec.lab import exact, fast
 from exec.lab.compare import Comparison, compare
 from exec.lab.rig import rig
 from exec.lab.workers import Lost, spread
-from exec.machine import prepare
 from mmjax import config, model
 from mmjax.calibrate.score import join
 from mmjax.calibrate.sweep import Friction, Sizes, Sweep
@@ -119,6 +118,4 @@ def _exact(settings: Settings, terms: exact.Terms, ladders: Sequence[Ladder], wo
 
 def _run(settings: Settings, terms: exact.Terms, ladder: Ladder) -> exact.ExactResult:
     """One ladder, in a process of its own."""
-    prepare()
-    jax.config.update("jax_platforms", "cpu")
-    return exact.run(settings, terms, partial(InPlace, ladder))
+    return exact.work(terms, settings, partial(InPlace, ladder))

@@ -170,12 +170,13 @@ def asks(
     tape: Tape, events: Sequence[Events], terms: call.Terms, ladders: Sequence[Sequence[Ladder]], repeats: int = 0
 ) -> list[call.Ask]:
     """What to ask the rival of each market of the tape, over the same intervals; `events` in the tape's order."""
+    on_grid = dataclasses.replace(terms, grid_ns=tape.grid_ns)
     return [
         call.Ask(
             market,
             ladders[row],
-            terms,
-            steps=min(len(tape) - 1, call.steps_in(market)),
+            on_grid,
+            steps=min(len(tape) - 1, call.steps_in(market, tape.grid_ns)),
             quiet_steps=[(hole.first, hole.last) for hole in tape.holes if hole.coin == market.coin],
             repeats=repeats,
         )

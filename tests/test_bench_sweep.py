@@ -93,7 +93,7 @@ def test_without_recordings_it_says_so_and_measures_a_synthetic_tape(tmp_path, m
     }  # fmt: skip
     asked_of: list[tuple] = []
 
-    def taped(data, path, with_events):
+    def taped(data, path, grid_ms, with_events):
         asked_of.append((data, with_events))
         return tape, []
 

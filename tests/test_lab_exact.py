@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scipy.stats import spearmanr
 from typer.testing import CliRunner
 
 from exec.lab import exact, fast
@@ -25,6 +26,7 @@ from exec.paper.exchange import Exchange
 from exec.paper.listing import universe
 from feeds.clock import run_virtual
 from mmjax import backtest_cli, cli, model
+from mmjax.calibrate import score
 from mmjax.config import load
 from mmjax.errors import ConfigError, TapeError
 from mmjax.sim.tally import PARTS, Tally, pnl_usd
@@ -227,25 +229,31 @@ def test_windows_only_cut_up_and_processes_change_nothing(ran, terms):
     backtest_cli._show(said)
 
 
-def test_a_second_run_has_a_hair_more_capital_and_is_the_ceiling(ran, terms):
-    short = dataclasses.replace(terms, seconds=20.0)
-    run = backtest_cli.trade(["a", "b", "c"], [settings_of(seed=seed) for seed in (1, 2, 3)], short, 2, again=True)
-    assert run.done == [0, 1, 2] and len(run.results) == len(run.again) == 3
+def test_a_second_run_has_a_hair_more_capital_and_is_the_ceiling(terms, tmp_path):
+    """Ranks and ceilings again from the fills of each run, by scipy."""
+    short = dataclasses.replace(terms, seconds=40.0)
+    _, several = backtest_cli._points(4, None, None, {"markets": "SOL,WLFI", "capital_usd": CAPITAL_USD, "seed": None})
+    run = backtest_cli.trade(list("abcd"), several, short, 2, again=True)
+    assert run.done == [0, 1, 2, 3] and len(run.results) == len(run.again) == 4
     for one, other in zip(run.results, run.again, strict=True):
-        assert other.tally.equity_usd[0, 0, 0] - one.tally.equity_usd[0, 0, 0] == pytest.approx(1.0, abs=0.5)
+        more_usd = (other.tally.equity_usd - pnl_usd(other.tally).sum()) - (
+            one.tally.equity_usd - pnl_usd(one.tally).sum()
+        )
+        assert more_usd[-1, 0, 0] == pytest.approx(CAPITAL_USD * backtest_cli.HAIR, abs=0.5)
         assert other.summary["seed"] == one.summary["seed"]
-    fast = Tally(
-        **{
-            name: np.concatenate([getattr(one.tally, name) for one in run.results], axis=-1)
-            for name in Tally.__dataclass_fields__
-        }
-    )
-    together = backtest_cli.told(run, short, fast, run.results[0].coins)["comparison"]["together"]
-    assert together["ranks"]["volume_usd"] in (None, pytest.approx(1.0)) and set(together["ceilings"]) == set(
-        together["ranks"]
-    )
+    fast_tally = score.join([one.tally for one in run.results[::-1]])
+    together = backtest_cli.told(run, short, fast_tally, run.results[0].coins)["comparison"]["together"]
+
+    def volumes(results):
+        windows = [one.tally.fill_usd[: int((one.window_s >= one.window_s[0]).sum())] for one in results]
+        return [window.sum() for window in windows]
+
+    first = volumes(run.results)
+    assert len(set(first)) == 4
+    assert together["ranks"]["volume_usd"] == pytest.approx(spearmanr(first, first[::-1]).statistic)
+    assert together["ceilings"]["volume_usd"] == pytest.approx(spearmanr(first, volumes(run.again)).statistic)
     run.again[1] = None  # not reached
-    assert run.done == [0, 2]
+    assert run.done == [0, 2, 3]
 
 
 def test_points_are_of_the_usual_space_and_other_words_are_refused(tmp_path):

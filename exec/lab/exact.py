@@ -149,17 +149,17 @@ def run_all(settings: Sequence[Settings], terms: Terms, workers: int = 0) -> Ite
     A run that fails or whose process dies is `Lost` and says why; the others go on.  Raises ConfigError at once.
     """
     terms.check()
-    return spread(partial(_work, terms), settings, workers or len(os.sched_getaffinity(0)))
+    return spread(partial(work, terms), settings, workers or len(os.sched_getaffinity(0)))
 
 
-def _work(terms: Terms, settings: Settings) -> ExactResult:
-    """A run in a process of its own."""
+def work(terms: Terms, settings: Settings, stand_in: Callable[[Any], Any] = lambda step: step) -> ExactResult:
+    """`run` in a process of its own."""
     prepare()
     logging.getLogger("exec.paper.build").setLevel(logging.ERROR)  # what the tape lacks is said once, by who asks
     jax.config.update("jax_platforms", "cpu")
     if terms.cache is not None:
         jax.config.update("jax_compilation_cache_dir", str(terms.cache))
-    return run(settings, terms)
+    return run(settings, terms, stand_in)
 
 
 def _bounds(name: str, value: float, low: float, high: float) -> None:
